@@ -1,0 +1,1 @@
+"""Where the cord is: masks, centre line, levels, registration, shape."""

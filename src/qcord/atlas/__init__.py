@@ -1,0 +1,1 @@
+"""Reading values out per region, level and slice."""

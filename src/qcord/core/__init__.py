@@ -1,0 +1,1 @@
+"""Image, grid, series, protocol, template, names, units and errors: what all other layers speak in."""

@@ -1,0 +1,37 @@
+"""Result of a fit."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from qcord.core.errors import UnknownName
+from qcord.core.image import Image
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """Maps of a model, with their errors.
+
+    Parameters
+    ----------
+    model : str
+        Name of the model.
+    maps : mapping of str to Image
+        Metric name to map; NaN where `flag` is not usable.
+    std : mapping of str to Image
+        Standard error of each map, same unit, same keys.
+    rmse : Image
+        Root mean square of the residuals, unit of the signal.
+    flag : Image
+        `qcord.core.flags.Flag` of each voxel.
+    """
+
+    model: str
+    maps: Mapping[str, Image]
+    std: Mapping[str, Image]
+    rmse: Image
+    flag: Image
+
+    def __getitem__(self, metric: str) -> Image:
+        if metric not in self.maps:
+            raise UnknownName(f"This fit of {self.model} has no map '{metric}'; it has {', '.join(self.maps)}.")
+        return self.maps[metric]

@@ -1,0 +1,85 @@
+"""Signal models: one formula, from which simulation, bound, fit and errors follow."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from qcord.core.arrays import AnyArray, FloatArray
+from qcord.core.errors import UnknownName
+from qcord.core.parameter import Parameter
+from qcord.core.protocol import Protocol
+
+Signal = Callable[[AnyArray, Protocol, AnyArray], AnyArray]
+
+
+@dataclass(frozen=True)
+class Derived:
+    """A value computed from the parameters of a model.
+
+    Parameters
+    ----------
+    name : str
+        Metric name in tables, such as ``FA``.
+    unit : str
+        Key of `qcord.core.units.UNITS`.
+    formula : callable
+        From parameters (..., p) to value (...). Analytic, so that the complex step gives its gradient,
+        unless ``gradient`` is given.
+    gradient : callable, optional
+        From parameters (..., p) to (..., p).
+    """
+
+    name: str
+    unit: str
+    formula: Callable[[AnyArray], AnyArray]
+    gradient: Callable[[AnyArray], AnyArray] | None = None
+
+
+@dataclass(frozen=True)
+class SignalModel:
+    """A contrast.
+
+    Parameters
+    ----------
+    name : str
+        Name in commands and file names.
+    free : tuple of Parameter
+        What is estimated, in the order of the last axis of ``theta``.
+    needs : tuple of str
+        Protocol columns that `signal` reads.
+    signal : callable
+        ``signal(theta, protocol, given)``: theta (..., p), given (..., g), result (..., n). Analytic in
+        theta: no absolute value, maximum or comparison on a parameter.
+    references : tuple of str
+        Authors, year, DOI.
+    given : tuple of Parameter
+        What must be known from elsewhere, such as the transmit field; ``start`` is its default.
+    derived : tuple of Derived
+        Values computed from the free parameters.
+    """
+
+    name: str
+    free: tuple[Parameter, ...]
+    needs: tuple[str, ...]
+    signal: Signal
+    references: tuple[str, ...]
+    given: tuple[Parameter, ...] = ()
+    derived: tuple[Derived, ...] = ()
+
+    def index(self, name: str) -> int:
+        """Position of a free parameter.
+
+        Raises
+        ------
+        UnknownName
+            If the model has no such parameter.
+        """
+        names = [p.name for p in self.free]
+        if name not in names:
+            raise UnknownName(f"Model {self.name} has no parameter '{name}'; it has {', '.join(names)}.")
+        return names.index(name)
+
+    def given_defaults(self) -> FloatArray:
+        """Array (g,) of the default values of the given parameters."""
+        import numpy as np
+
+        return np.array([p.start for p in self.given], dtype=float)

@@ -1,0 +1,1 @@
+"""The uses of a model: simulate, jacobian, bound, least squares, error propagation."""

@@ -1,0 +1,1 @@
+"""Readers: NIfTI, BIDS, gradient tables, landmarks, templates."""

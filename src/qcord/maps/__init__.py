@@ -1,0 +1,1 @@
+"""Which model for which series, and the closed-form maps."""

@@ -1,0 +1,1 @@
+"""Forward physics: one contrast a file."""

@@ -1,0 +1,1 @@
+"""Digital subjects with known truth."""

@@ -1,0 +1,1 @@
+"""Stages in order; the only part that writes files."""

@@ -1,0 +1,1 @@
+"""Cleaning: series in, series out."""

@@ -1,0 +1,1 @@
+"""The parametric template: a cord in closed form."""
