@@ -1,5 +1,6 @@
 """The axis of the cord as a smooth curve, and coordinates along and across it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -82,7 +83,7 @@ class Centerline:
         cord = np.asarray(coordinates, dtype=float)
         frame = self.frame(cord[..., 2])
         across = np.einsum("...ij,...i->...j", frame[..., :2, :], cord[..., :2])
-        return self.at(cord[..., 2]) + across
+        return np.asarray(self.at(cord[..., 2]) + across)
 
 
 def curve_through(points: ArrayLike, weights: ArrayLike | None = None, smoothing: float = 5.0) -> Centerline:
@@ -95,7 +96,7 @@ def curve_through(points: ArrayLike, weights: ArrayLike | None = None, smoothing
     weights : (n,) array, optional
         Trust in each point.
     smoothing : float
-        Penalty on the squared second derivative, per mm of height [mm3 per point per mm].
+        Length [mm] below which bends are smoothed away (half power at a wavelength of 2 pi times it).
 
     Raises
     ------
@@ -107,10 +108,11 @@ def curve_through(points: ArrayLike, weights: ArrayLike | None = None, smoothing
         raise EmptyRegion(f"The cord appears in {len(p)} slices, expected at least 2 to draw its axis; check the mask.")
     p = p[np.argsort(p[:, 2], kind="stable")]
     height = p[:, 2]
+    curves: list[Callable[[FloatArray], FloatArray]]
     if len(p) >= 5:
         spacing = (height[-1] - height[0]) / (len(p) - 1)
         w = None if weights is None else np.asarray(weights, dtype=float)
-        curves = [make_smoothing_spline(height, p[:, a], w=w, lam=smoothing**3 / spacing) for a in (0, 1)]
+        curves = [make_smoothing_spline(height, p[:, a], w=w, lam=smoothing**4 / spacing) for a in (0, 1)]
     else:
         degree = min(len(p) - 1, 2)
         curves = [np.poly1d(np.polyfit(height, p[:, a], degree)) for a in (0, 1)]
