@@ -38,7 +38,7 @@ class Protocol:
             array = np.array(values)
             if array.dtype.kind in "iuf":
                 array = array.astype(float)
-                require_plausible(name, array, self.source)
+                require_plausible(name, array[np.isfinite(array)], self.source)
             array.flags.writeable = False
             arrays[name] = array
         lengths = {name: len(a) for name, a in arrays.items()}

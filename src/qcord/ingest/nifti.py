@@ -1,0 +1,132 @@
+"""NIfTI images, as they occur in the wild, to canonical axes."""
+
+import json
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+
+from qcord.core.arrays import AnyArray
+from qcord.core.entities import Entities
+from qcord.core.errors import ImplausibleValue, UnknownName, UnreadableFile
+from qcord.core.grid import Grid, reorient
+from qcord.core.image import Image
+
+
+def read_image(
+    path: Path | str, *, unit: str = "1", source: str | None = None, metadata: Mapping[str, Any] | None = None
+) -> Image:
+    """Read a NIfTI file.
+
+    Values are scaled by the header's slope and intercept; axes are permuted and flipped (never resampled) to
+    the order closest to right, anterior, superior; trailing axes of length one are dropped.
+
+    Parameters
+    ----------
+    path : path
+        ``.nii`` or ``.nii.gz``.
+    unit : str
+        Unit of the values.
+    source : str, optional
+        Name used in messages and provenance; the file name by default.
+    metadata : mapping, optional
+        Content of its sidecar.
+
+    Returns
+    -------
+    Image
+        float32, or integers where the file holds unscaled integers of at most 16 bits.
+
+    Raises
+    ------
+    UnreadableFile
+        If the file is absent, truncated, not NIfTI, complex or RGB.
+    ImplausibleValue
+        If it has more than four dimensions, fewer than three, or no orientation.
+    """
+    path = Path(path)
+    name = source or path.name
+    nifti = _open(path, name)
+    data = _spatial(_values(nifti, name), name)
+    grid = Grid((data.shape[0], data.shape[1], data.shape[2]), _affine(nifti, name))
+    grid = Grid(grid.shape, grid.affine, stored=grid.axes)
+    data, grid = reorient(data, grid, "RAS")
+    return Image(np.ascontiguousarray(data), grid, unit, _entities(path), (), dict(metadata or {}), name)
+
+
+def read_sidecar(path: Path | str) -> dict[str, Any]:
+    """Read one JSON sidecar.
+
+    Raises
+    ------
+    UnreadableFile
+        If it is not a JSON object.
+    """
+    path = Path(path)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise UnreadableFile(f"{path.name} cannot be read as JSON ({error}); repair or remove it.") from error
+    if not isinstance(content, dict):
+        raise UnreadableFile(f"{path.name} holds a {type(content).__name__}, expected a JSON object; repair it.")
+    return content
+
+
+def _open(path: Path, name: str) -> Any:
+    if not path.is_file():
+        raise UnreadableFile(f"{name} does not exist; check the path.")
+    try:
+        return nib.load(path)
+    except (nib.filebasedimages.ImageFileError, nib.spatialimages.HeaderDataError, OSError, EOFError) as error:
+        reason = str(error).split("\n")[0]
+        raise UnreadableFile(f"{name} is not a readable NIfTI file ({reason}); convert or copy it again.") from error
+
+
+def _values(nifti: Any, name: str) -> AnyArray:
+    kind = nifti.get_data_dtype()
+    if kind.fields or kind.kind not in "iufb":
+        what = "RGB" if kind.fields else str(kind)
+        raise UnreadableFile(f"{name} holds {what} values, expected real numbers; convert it to a magnitude image.")
+    slope, inter = float(nifti.dataobj.slope), float(nifti.dataobj.inter)
+    plain = slope == 1 and inter == 0
+    try:
+        if plain and kind.kind in "iu" and kind.itemsize <= 2:
+            return np.asarray(nifti.dataobj)
+        return np.asarray(nifti.dataobj, dtype=np.float32)
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise UnreadableFile(f"{name} is truncated or damaged ({error}); copy or convert it again.") from error
+
+
+def _spatial(data: AnyArray, name: str) -> AnyArray:
+    shape = data.shape
+    while len(shape) > 3 and shape[-1] == 1:
+        shape = shape[:-1]
+    data = data.reshape(shape if len(shape) > 2 else (*shape, 1))
+    if data.ndim not in {3, 4} or 0 in data.shape:
+        raise ImplausibleValue(
+            f"{name} has shape {data.shape}, expected three spatial axes and at most one for the measurements; "
+            "split or squeeze it."
+        )
+    return data
+
+
+def _affine(nifti: Any, name: str) -> AnyArray:
+    header = nifti.header
+    codes = [int(header[c]) if c in header else 1 for c in ("qform_code", "sform_code")]
+    if codes == [0, 0]:
+        raise ImplausibleValue(
+            f"{name} has neither a qform nor an sform, so left and right are unknown; expected one of them; "
+            "convert it from DICOM again or set the orientation."
+        )
+    return np.asarray(nifti.affine, dtype=float)
+
+
+def _entities(path: Path) -> Entities:
+    try:
+        return Entities.parse(path.name)
+    except UnknownName:
+        stem, dot, extension = path.name.partition(".")
+        return Entities((), stem.split("_")[-1], dot + extension)

@@ -1,0 +1,250 @@
+"""From scans to series: which files belong together, and their protocols."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from qcord.core.entities import Entities
+from qcord.core.errors import ImplausibleValue, MissingMetadata
+from qcord.core.grid import require_same_grid
+from qcord.core.image import Image
+from qcord.core.protocol import Protocol
+from qcord.core.series import Series
+from qcord.core.units import require_plausible
+from qcord.ingest.bids import Scan, inherited_files
+from qcord.ingest.gradients import read_gradients
+from qcord.ingest.nifti import read_image
+
+ANATOMICAL = ("T2w", "T1w", "T2star", "T2starw", "PDw", "MEGRE")
+TRANSFER = ("MTS", "MTR")
+LINKING = ("echo", "flip", "inv", "mt", "part")
+"""Entities that tell apart the files of one series."""
+
+STATE_WORDS = {"mton": True, "mt1": True, "mtoff": False, "mt0": False, "t1w": False}
+"""What ``acq-`` says of the transfer pulse in names from before BIDS had ``mt-``."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Files that form one series.
+
+    Parameters
+    ----------
+    kind : str
+        ``dwi``, ``mt`` or ``anat``.
+    token : str
+        Short alphanumeric name, unique within a visit, used as ``desc-<token>``: ``T2w``, ``T2starRun1``.
+    scans : tuple of Scan
+        The files, in the order of their names.
+    """
+
+    kind: str
+    token: str
+    scans: tuple[Scan, ...]
+
+    @property
+    def entities(self) -> Entities:
+        """Name of the series: that of its first file without the entities that tell its files apart."""
+        first = self.scans[0].entities
+        plain: dict[str, str | None] = dict.fromkeys(LINKING)
+        if self.kind == "mt" and _state_of_acq(first) is not None:
+            plain["acq"] = None
+        return first.replace(None, None, **plain)
+
+
+def group_scans(scans: Sequence[Scan]) -> tuple[tuple[Group, ...], tuple[tuple[str, str], ...]]:
+    """Sort scans into series.
+
+    Returns
+    -------
+    groups : tuple of Group
+        Diffusion, magnetisation transfer and anatomical series.
+    skipped : tuple of (str, str)
+        Name of each file that is not used, and the reason in one sentence.
+    """
+    members: dict[tuple[str, str], list[Scan]] = {}
+    skipped: list[tuple[str, str]] = []
+    for scan in scans:
+        kind, reason = _kind(scan)
+        if reason:
+            skipped.append((scan.name, reason))
+        else:
+            key = Group(kind, "", (scan,)).entities.name
+            members.setdefault((kind, key), []).append(scan)
+    groups = [Group(kind, _token(kind, files[0].entities), tuple(files)) for (kind, _), files in members.items()]
+    return tuple(groups), tuple(skipped)
+
+
+def load_image(group: Group) -> Image:
+    """Load an anatomical group as one 3-D image; several echoes or volumes are averaged.
+
+    Raises
+    ------
+    GridMismatch
+        If echoes lie on different grids.
+    """
+    images = [_read(s) for s in group.scans]
+    for other in images[1:]:
+        require_same_grid(images[0].grid, other.grid, images[0].label, other.label)
+    stack = [i.data if i.data.ndim == 3 else i.data.mean(axis=3, dtype=np.float32) for i in images]
+    data = stack[0] if len(stack) == 1 else np.asarray(np.mean(np.stack(stack), axis=0, dtype=np.float32))
+    return images[0].derive(data, entities=group.entities)
+
+
+def load_diffusion(group: Group) -> Series:
+    """Load a diffusion series with its gradients.
+
+    Raises
+    ------
+    MissingMetadata
+        If bval or bvec are absent.
+    ImplausibleValue
+        If the numbers of volumes and gradients differ, or a volume holds no finite number.
+    """
+    scan = group.scans[0]
+    image = _read(scan)
+    tables = {}
+    for extension in (".bval", ".bvec"):
+        files = inherited_files(scan.path, scan.root, scan.entities, extension)
+        if not files:
+            raise MissingMetadata(
+                f"{scan.name} has no {extension} file, expected one of the same name; put it beside the image."
+            )
+        tables[extension] = files[-1]
+    _require_finite_volumes(image)
+    stored = stored_affine(image)
+    protocol = read_gradients(tables[".bval"], tables[".bvec"], stored, image.n_volumes)
+    return Series(image, protocol)
+
+
+def load_transfer(group: Group) -> tuple[tuple[Image, ...], Protocol]:
+    """Load magnetisation transfer volumes, each on its own grid, with one protocol row each.
+
+    Returns
+    -------
+    images : tuple of Image
+        3-D, in the order of the rows.
+    protocol : Protocol
+        ``MTState``, ``FlipIndex`` (of the file name; 1 where it has none), ``FlipAngle`` and
+        ``RepetitionTimeExcitation`` (NaN where a sidecar does not say).
+    """
+    images, rows = [], []
+    for scan in group.scans:
+        image = _read(scan)
+        _require_finite_volumes(image)
+        data = image.data if image.data.ndim == 3 else image.data.mean(axis=3, dtype=np.float32)
+        images.append(image.derive(data))
+        rows.append(_transfer_row(scan))
+    names = ", ".join(s.path.name for s in group.scans)
+    columns = {k: np.array([r[k] for r in rows]) for k in rows[0]}
+    return tuple(images), Protocol(columns, names)
+
+
+def stored_affine(image: Image) -> np.ndarray[Any, np.dtype[np.floating[Any]]]:
+    """Voxel-to-world matrix of an image in the axis order of its file."""
+    from qcord.core.grid import reorient
+
+    _, stored = reorient(np.empty(image.grid.shape, dtype=bool), image.grid, image.grid.stored)
+    return stored.affine
+
+
+def _read(scan: Scan) -> Image:
+    return read_image(scan.path, source=scan.name, metadata=scan.metadata)
+
+
+def _kind(scan: Scan) -> tuple[str, str]:
+    """Kind of series, or the reason why the file is not used."""
+    name, suffix = scan.entities, scan.entities.suffix
+    modality = scan.path.parent.name
+    if name.get("part") in {"phase", "real", "imag"}:
+        return "", "Only magnitude images are used so far."
+    if "rec" in name or "GeneratedBy" in scan.metadata:
+        return "", "The file was computed from others, which are used instead."
+    if modality == "dwi" and suffix == "dwi":
+        if name.get("acq", "").lower() == "b0":
+            return "", "A series without diffusion weighting carries no tensor."
+        return "dwi", ""
+    if modality == "anat" and suffix in TRANSFER:
+        return "mt", ""
+    if modality == "anat" and suffix in ANATOMICAL:
+        return "anat", ""
+    return "", f"No part of qcord uses {modality}/*_{suffix} so far."
+
+
+def _token(kind: str, name: Entities) -> str:
+    parts = [name.suffix]
+    for key in ("task", "acq", "ce", "rec", "dir", "run"):
+        if key in name and not (kind == "mt" and key == "acq" and _state_of_acq(name) is not None):
+            value = name[key].replace("+", "")
+            parts.append(value.capitalize() if key in {"acq", "task"} else f"{key.capitalize()}{value}")
+    return "".join(parts)
+
+
+def _state_of_acq(name: Entities) -> bool | None:
+    return STATE_WORDS.get(name.get("acq", "").lower())
+
+
+def _transfer_row(scan: Scan) -> dict[str, float | bool]:
+    name, meta = scan.entities, scan.metadata
+    state = meta.get("MTState")
+    if state is None and "mt" in name:
+        state = name["mt"] == "on"
+    if state is None:
+        state = _state_of_acq(name)
+    if state is None:
+        raise MissingMetadata(
+            f"MTState is absent for {scan.name}; add it to the sidecar, or mt-on / mt-off to the file name."
+        )
+    repetition = meta.get("RepetitionTimeExcitation", meta.get("RepetitionTime"))
+    return {
+        "MTState": _truth(state, scan),
+        "FlipIndex": _flip_index(name),
+        "FlipAngle": _number("FlipAngle", meta.get("FlipAngle"), scan),
+        "RepetitionTimeExcitation": _number("RepetitionTimeExcitation", repetition, scan),
+    }
+
+
+def _flip_index(name: Entities) -> float:
+    """Number of the flip angle within its series; the T1-weighted one of older names is the second."""
+    default = "2" if name.get("acq", "").lower() == "t1w" else "1"
+    return float(name.get("flip", default)) if name.get("flip", default).isdigit() else float("nan")
+
+
+def _truth(value: Any, scan: Scan) -> bool:
+    if isinstance(value, str) and value.strip().lower() in {"true", "on", "yes", "false", "off", "no"}:
+        return value.strip().lower() in {"true", "on", "yes"}
+    if isinstance(value, bool | int | float):
+        return bool(value)
+    raise ImplausibleValue(f"MTState of {scan.name} is {value!r}, expected true or false; correct the sidecar.")
+
+
+def _number(field: str, value: Any, scan: Scan) -> float:
+    if value is None:
+        return float("nan")
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise ImplausibleValue(
+            f"{field} of {scan.name} is {value!r}, expected a number; correct the sidecar."
+        ) from None
+    require_plausible(field, number, scan.name)
+    return number
+
+
+def _require_finite_volumes(image: Image) -> None:
+    if image.data.dtype.kind != "f":
+        return
+    volumes = image.data.reshape(-1, image.n_volumes)
+    empty = np.flatnonzero(~np.isfinite(volumes).any(axis=0))
+    if empty.size:
+        raise ImplausibleValue(
+            f"Volume {empty[0]} of {image.label} holds no finite number, expected an image; "
+            "remove the volume and its gradient, or convert the series again."
+        )
+
+
+def protocol_table(protocol: Protocol) -> Mapping[str, list[float]]:
+    """Columns of a protocol as plain lists, for sidecars."""
+    return {k: np.asarray(v).tolist() for k, v in protocol.columns.items()}

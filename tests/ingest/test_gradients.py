@@ -1,0 +1,54 @@
+import numpy as np
+import pytest
+
+from qcord.core.errors import ImplausibleValue, MissingMetadata, UnreadableFile
+from qcord.ingest.gradients import read_gradients, to_fsl, to_world
+
+B = np.array([0, 800, 800, 5, 1000.0])
+V = np.array([[0, 0, 0], [1, 0, 0], [0, 0.6, 0.8], [0, 0, 0], [0, 0, -1.0]])
+
+
+def write(folder, b=B, v=V.T, sep=" "):
+    (folder / "a.bval").write_text(sep.join(map(str, b)) + "\n")
+    (folder / "a.bvec").write_text("\n".join(sep.join(map(str, row)) for row in v) + "\n")
+    return folder / "a.bval", folder / "a.bvec"
+
+
+@pytest.mark.parametrize("layout", [V.T, V])
+@pytest.mark.parametrize("sep", [" ", "\t", ", "])
+def test_both_layouts_give_the_same_directions(tmp_path, layout, sep):
+    protocol = read_gradients(*write(tmp_path, v=layout, sep=sep), np.diag([-1.0, 1, 1, 1]), 5)
+    np.testing.assert_allclose(protocol["BValue"], B)
+    np.testing.assert_allclose(protocol["Direction"], V * [-1, 1, 1], atol=1e-12)
+
+
+def test_x_is_reversed_for_a_positive_determinant():
+    v = np.array([[0.6, 0.8, 0]])
+    np.testing.assert_allclose(to_world(v, np.diag([2.0, 2, 2, 1])), [[-0.6, 0.8, 0]])
+    np.testing.assert_allclose(to_world(v, np.diag([-2.0, 2, 2, 1])), [[-0.6, 0.8, 0]])
+
+
+def test_world_and_file_directions_are_inverse(oblique_grid):
+    v = np.random.default_rng(1).normal(size=(6, 3))
+    np.testing.assert_allclose(to_fsl(to_world(v, oblique_grid.affine), oblique_grid.affine), v, atol=1e-12)
+
+
+def test_directions_are_made_unit_vectors(tmp_path):
+    protocol = read_gradients(*write(tmp_path, v=0.9 * V.T), np.eye(4), 5)
+    np.testing.assert_allclose(np.linalg.norm(protocol["Direction"], axis=1), [0, 1, 1, 0, 1])
+
+
+def test_wrong_numbers_and_missing_directions(tmp_path):
+    with pytest.raises(ImplausibleValue, match="describes 5 volumes, the image has 6"):
+        read_gradients(*write(tmp_path), np.eye(4), 6)
+    lacking = V.copy()
+    lacking[2] = 0
+    with pytest.raises(ImplausibleValue, match="no direction for volume 2"):
+        read_gradients(*write(tmp_path, v=lacking.T), np.eye(4), 5)
+    with pytest.raises(ImplausibleValue, match="expected 3 x n"):
+        read_gradients(*write(tmp_path, v=V[:, :2]), np.eye(4), 5)
+    with pytest.raises(MissingMetadata, match=r"none\.bval"):
+        read_gradients(tmp_path / "none.bval", tmp_path / "a.bvec", np.eye(4), 5)
+    (tmp_path / "bad.bvec").write_text("a b c")
+    with pytest.raises(UnreadableFile, match="rows of numbers"):
+        read_gradients(tmp_path / "a.bval", tmp_path / "bad.bvec", np.eye(4), 5)

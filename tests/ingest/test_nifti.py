@@ -1,0 +1,112 @@
+import gzip
+
+import nibabel as nib
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from qcord.core.errors import ImplausibleValue, UnreadableFile
+from qcord.ingest.nifti import read_image, read_sidecar
+from qcord.ingest.series import stored_affine
+
+
+def write(path, data, affine=None, qform=1, sform=1):
+    nifti = nib.Nifti1Image(data, np.diag([0.9, 1.1, 5.0, 1]) if affine is None else affine)
+    nifti.set_qform(nifti.affine, qform)
+    nifti.set_sform(nifti.affine, sform)
+    nib.save(nifti, path)
+    return path
+
+
+def values(shape=(7, 8, 9)):
+    return np.random.default_rng(0).normal(100, 20, shape).astype(np.float32)
+
+
+@pytest.mark.parametrize("axes", ["RAS", "LAS", "PSR", "IPR", "SLA"])
+def test_each_voxel_keeps_its_place_in_the_world(tmp_path, axes):
+    data = values()
+    letters = {"R": (0, 1), "L": (0, -1), "A": (1, 1), "P": (1, -1), "S": (2, 1), "I": (2, -1)}
+    affine = np.zeros((4, 4))
+    for column, (letter, size) in enumerate(zip(axes, (0.9, 1.1, 5.0), strict=True)):
+        row, sign = letters[letter]
+        affine[row, column] = sign * size
+    affine[:, 3] = [3, -7, 11, 1]
+    image = read_image(write(tmp_path / "sub-01_T2w.nii.gz", data, affine))
+    assert image.grid.axes == "RAS"
+    assert image.grid.stored == axes
+    index = np.array([2, 5, 3])
+    place = np.rint(image.grid.index((affine @ [*index, 1])[:3])).astype(int)
+    assert image.data[tuple(place)] == data[tuple(index)]
+    np.testing.assert_allclose(stored_affine(image), affine, atol=1e-5)
+
+
+def test_scaled_integers_become_real_values(tmp_path):
+    nifti = nib.Nifti1Image(values(), np.diag([0.9, 1.1, 5.0, 1]))
+    nifti.set_data_dtype(np.int16)
+    nib.save(nifti, tmp_path / "sub-01_T2w.nii.gz")
+    image = read_image(tmp_path / "sub-01_T2w.nii.gz")
+    assert image.data.dtype == np.float32
+    np.testing.assert_allclose(image.data, values(), atol=0.01)
+
+
+def test_series_of_length_one_is_a_volume(tmp_path):
+    image = read_image(write(tmp_path / "sub-01_T2w.nii.gz", values((7, 8, 9, 1))))
+    assert image.data.shape == (7, 8, 9)
+
+
+def test_five_dimensions_are_refused(tmp_path):
+    with pytest.raises(ImplausibleValue, match="three spatial axes"):
+        read_image(write(tmp_path / "sub-01_T2w.nii.gz", values((7, 8, 9, 2, 3))))
+
+
+def test_unknown_orientation_is_refused(tmp_path):
+    with pytest.raises(ImplausibleValue, match="left and right are unknown"):
+        read_image(write(tmp_path / "sub-01_T2w.nii.gz", values(), qform=0, sform=0))
+
+
+def test_qform_alone_is_enough(tmp_path):
+    image = read_image(write(tmp_path / "sub-01_T2w.nii.gz", values(), sform=0))
+    np.testing.assert_allclose(image.grid.spacing, [0.9, 1.1, 5.0], rtol=1e-5)
+
+
+@settings(max_examples=12, deadline=None)
+@given(kept=st.floats(0.05, 0.95))
+def test_truncated_file_is_one_sentence(tmp_path_factory, kept):
+    path = tmp_path_factory.mktemp("t") / "sub-01_T2w.nii.gz"
+    raw = write(path, values()).read_bytes()
+    path.write_bytes(raw[: int(len(raw) * kept)])
+    with pytest.raises(UnreadableFile) as caught:
+        read_image(path)
+    assert "\n" not in str(caught.value)
+    assert "sub-01_T2w.nii.gz" in str(caught.value)
+
+
+def test_uncompressed_truncated_and_wrong_kinds(tmp_path):
+    path = write(tmp_path / "sub-01_T2w.nii", values())
+    path.write_bytes(path.read_bytes()[:900])
+    with pytest.raises(UnreadableFile, match="truncated"):
+        read_image(path)
+    other = tmp_path / "sub-02_T2w.nii.gz"
+    other.write_bytes(gzip.compress(b"not an image"))
+    with pytest.raises(UnreadableFile, match="not a readable"):
+        read_image(other)
+    with pytest.raises(UnreadableFile, match="does not exist"):
+        read_image(tmp_path / "sub-03_T2w.nii.gz")
+    with pytest.raises(UnreadableFile, match="complex"):
+        read_image(write(tmp_path / "sub-04_T2w.nii.gz", values().astype(np.complex64)))
+
+
+def test_image_cannot_be_changed_in_place(tmp_path):
+    image = read_image(write(tmp_path / "sub-01_T2w.nii.gz", values()))
+    with pytest.raises(ValueError, match="read-only"):
+        image.data[0, 0, 0] = 1
+
+
+def test_broken_sidecar(tmp_path):
+    (tmp_path / "a.json").write_text("{broken")
+    (tmp_path / "b.json").write_text("[1]")
+    with pytest.raises(UnreadableFile, match=r"a\.json"):
+        read_sidecar(tmp_path / "a.json")
+    with pytest.raises(UnreadableFile, match="expected a JSON object"):
+        read_sidecar(tmp_path / "b.json")
