@@ -12,7 +12,7 @@ from qcord.core.image import Image
 from qcord.ingest.bids import Scan, Visit
 from qcord.ingest.landmarks import Landmark, landmarks_of_label_image, read_landmarks
 from qcord.ingest.nifti import read_image
-from qcord.ingest.series import Group
+from qcord.ingest.series import Group, transfer_state
 
 CORD_LABELS = ("SC", "cord", "spinalcord")
 MASK_SUFFIXES = ("mask", "seg", "probseg", "softseg")
@@ -143,7 +143,7 @@ def _names_of(group: Group) -> set[str]:
     """Lower-case words that may stand for a series in a file name."""
     words = {group.token.lower()}
     for scan in group.scans:
-        words |= _words_of(scan)
+        words |= _words_of(scan) if group.kind == "mt" else {_word(scan.path.name.split(".")[0])}
     if group.kind == "mt":
         words |= {"mts", "mtr"} if "run" not in group.scans[0].entities else set()
     return words
@@ -152,10 +152,11 @@ def _names_of(group: Group) -> set[str]:
 def _words_of(scan: Scan) -> set[str]:
     name = scan.entities
     words = {_word(scan.path.name.split(".")[0])}
-    state = name.get("mt") or {"True": "on", "False": "off"}.get(str(scan.metadata.get("MTState")), "")
-    if state and name.get("flip", "1") == "1":
-        words.add(f"mt{state}")
-    if name.get("flip") == "2":
+    second = name.get("flip") == "2" or name.get("acq", "").lower() == "t1w"
+    state = transfer_state(scan)
+    if state is not None and not second:
+        words.add("mton" if state else "mtoff")
+    if second:
         words.add("t1w")
     return words
 

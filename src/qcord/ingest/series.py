@@ -188,22 +188,28 @@ def _state_of_acq(name: Entities) -> bool | None:
 
 def _transfer_row(scan: Scan) -> dict[str, float | bool]:
     name, meta = scan.entities, scan.metadata
-    state = meta.get("MTState")
-    if state is None and "mt" in name:
-        state = name["mt"] == "on"
-    if state is None:
-        state = _state_of_acq(name)
+    state = transfer_state(scan)
     if state is None:
         raise MissingMetadata(
             f"MTState is absent for {scan.name}; add it to the sidecar, or mt-on / mt-off to the file name."
         )
     repetition = meta.get("RepetitionTimeExcitation", meta.get("RepetitionTime"))
     return {
-        "MTState": _truth(state, scan),
+        "MTState": state,
         "FlipIndex": _flip_index(name),
         "FlipAngle": _number("FlipAngle", meta.get("FlipAngle"), scan),
         "RepetitionTimeExcitation": _number("RepetitionTimeExcitation", repetition, scan),
     }
+
+
+def transfer_state(scan: Scan) -> bool | None:
+    """Whether the transfer pulse was on: by the sidecar, else by ``mt-``, else by ``acq-``; None if unknown."""
+    stated = scan.metadata.get("MTState")
+    if stated is not None:
+        return _truth(stated, scan)
+    if "mt" in scan.entities:
+        return scan.entities["mt"] == "on"
+    return _state_of_acq(scan.entities)
 
 
 def _flip_index(name: Entities) -> float:
