@@ -24,7 +24,7 @@ MARGIN = 2
 READERS = 2
 """Fields decompressed at a time; each needs about 160 MB while it is read."""
 
-NEGLIGIBLE = 1e-3
+NEGLIGIBLE = 1e-4
 """Fractions of a voxel below this are interpolation residue and are dropped."""
 
 
@@ -72,6 +72,34 @@ def read_template(folder: Path | str) -> Template:
         regions=regions,
         weights=_weights([folder / "atlas" / f for f in files], grid, box),
     )
+
+
+def read_warped_atlas(folder: Path | str) -> tuple[Grid, tuple[Region, ...], sparse.csr_array, Image | None]:
+    """Read atlas fields that other software brought to the grid of an image.
+
+    Parameters
+    ----------
+    folder : path
+        Holds ``atlas/info_label.txt`` with its fields and, if known, ``template/*_levels.nii.gz``.
+
+    Returns
+    -------
+    grid : Grid
+        Grid of the fields.
+    regions : tuple of Region
+        Their names.
+    weights : (n_voxels, r) sparse CSR array
+        Their values, voxels in C order.
+    levels : Image or None
+        Map of vertebral levels.
+    """
+    folder = Path(folder)
+    regions, files = _fields(folder / "atlas" / "info_label.txt")
+    paths = [folder / "atlas" / f for f in files]
+    grid = read_image(paths[0]).grid
+    levels = sorted((folder / "template").glob("*_levels.nii.gz"))
+    box = tuple(slice(0, n) for n in grid.shape)
+    return grid, regions, _weights(paths, grid, box), read_image(levels[0]) if levels else None
 
 
 def _prefix(folder: Path) -> str:

@@ -1,0 +1,119 @@
+"""Values of regions from the voxels that they share: weighted mean, maximum likelihood, maximum a posteriori.
+
+All three are linear in the voxel values, so that the error of each follows from that of the voxels by one matrix.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from qcord.core.arrays import FloatArray, IntArray
+
+SEPARABLE = 1e-8
+"""Least eigenvalue, relative to the largest, at which regions count as told apart by the voxels."""
+
+
+@dataclass(frozen=True)
+class Scatter:
+    """How far voxels and regions stray from what they have in common.
+
+    Parameters
+    ----------
+    noise : float
+        Standard deviation of a voxel about the mixture of its regions.
+    spread : float
+        Standard deviation of a region about the common value of its cluster.
+    """
+
+    noise: float
+    spread: float
+
+
+@dataclass(frozen=True, eq=False)
+class LinearEstimate:
+    """An estimator as a matrix, with the part of the truth that it does not pass on.
+
+    Parameters
+    ----------
+    matrix : (r, n) array
+        From voxel values to regional values.
+    leakage : (r, r) array
+        Response to the regional values minus identity; zero for an unbiased estimator.
+    """
+
+    matrix: FloatArray
+    leakage: FloatArray
+
+    def value(self, x: FloatArray) -> FloatArray:
+        """Regional values (r,)."""
+        return np.asarray(self.matrix @ x)
+
+    def variance(self, voxel_variance: FloatArray, spread: float = 0.0) -> FloatArray:
+        """Variance (r,) from that of the voxels and, where the estimator leans on a prior, its spread."""
+        return np.asarray(self.matrix**2 @ voxel_variance + spread**2 * (self.leakage**2).sum(axis=1))
+
+
+def weighted_mean(weights: FloatArray) -> LinearEstimate:
+    """Mean weighted by the fraction of the region in each voxel (n, r); regions without weight give NaN."""
+    total = weights.sum(axis=0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        matrix = (weights / total).T
+    return LinearEstimate(matrix, np.zeros((weights.shape[1],) * 2))
+
+
+def maximum_likelihood(weights: FloatArray) -> LinearEstimate:
+    """Least-squares unmixing of voxels (n, r); regions that the voxels do not tell apart give NaN.
+
+    References
+    ----------
+    Levy 2015, doi:10.1016/j.neuroimage.2015.06.040.
+    """
+    r = weights.shape[1]
+    matrix = np.full((r, len(weights)), np.nan)
+    used = np.flatnonzero(weights.sum(axis=0) > 0)
+    if used.size:
+        w = weights[:, used]
+        values, vectors = np.linalg.eigh(w.T @ w)
+        good = values > SEPARABLE * values[-1]
+        inverse = (vectors[:, good] / values[good]) @ vectors[:, good].T
+        part = inverse @ w.T
+        lost = (vectors[:, ~good] ** 2).sum(axis=1) > 1e-6
+        part[lost] = np.nan
+        matrix[used] = part
+    return LinearEstimate(matrix, np.zeros((r, r)))
+
+
+def maximum_a_posteriori(weights: FloatArray, cluster: IntArray, ratio: float = 1.0) -> LinearEstimate:
+    """Unmixing of voxels (n, r) with each region drawn to the common value of its cluster.
+
+    Parameters
+    ----------
+    weights : (n, r) array
+        Fractions.
+    cluster : (r,) int array
+        Cluster of each region; the common value of a cluster is its maximum-likelihood estimate.
+    ratio : float
+        Standard deviation of the noise of a voxel over that of the regions about their cluster; the larger,
+        the closer regions are drawn together.
+
+    References
+    ----------
+    Levy 2015, doi:10.1016/j.neuroimage.2015.06.040.
+    """
+    r = weights.shape[1]
+    member = np.zeros((r, int(cluster.max()) + 1))
+    member[np.arange(r), cluster] = 1
+    common = member @ np.nan_to_num(maximum_likelihood(weights @ member).matrix)
+    normal = weights.T @ weights
+    gain = np.linalg.solve(normal + ratio**2 * np.eye(r), weights.T)
+    matrix = gain + common - gain @ (weights @ common)
+    matrix[weights.sum(axis=0) <= 0] = np.nan
+    return LinearEstimate(matrix, matrix @ weights - np.eye(r))
+
+
+def merge(weights: FloatArray, cluster: IntArray, members: IntArray) -> tuple[FloatArray, IntArray]:
+    """Replace several regions by their union, which becomes the first column."""
+    rest = np.setdiff1d(np.arange(weights.shape[1]), members)
+    merged = np.concatenate([weights[:, members].sum(axis=1, keepdims=True), weights[:, rest]], axis=1)
+    first = np.bincount(cluster[members], weights[:, members].sum(axis=0)).argmax()
+    return merged, np.concatenate([[first], cluster[rest]]).astype(int)

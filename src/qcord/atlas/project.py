@@ -1,0 +1,134 @@
+"""The atlas on the grid of an image: which fraction of each voxel belongs to which region."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import sparse
+
+from qcord.anatomy.levels import vertebra_at
+from qcord.anatomy.register import Registration
+from qcord.anatomy.sample import interpolation_matrix, neighbourhood, subdivisions, subvoxel_offsets
+from qcord.core.arrays import FloatArray, IntArray
+from qcord.core.grid import Grid, require_same_grid
+from qcord.core.image import Image, mask_of
+from qcord.core.labels import Region, vertebra_name
+
+MARGIN = 5.0
+"""Distance [mm] from the cord mask to which the atlas is projected; the fluid ring takes part in the unmixing."""
+
+NEGLIGIBLE = 1e-3
+"""Fractions below this are interpolation residue."""
+
+
+@dataclass(frozen=True, eq=False)
+class Atlas:
+    """Fractions of regions in the voxels of an image.
+
+    Parameters
+    ----------
+    grid : Grid
+        Grid of the image.
+    index : (n, 3) int array
+        Voxels that any region touches.
+    weights : (n, r) array
+        Fraction of each voxel that belongs to each region.
+    regions : tuple of str
+        Names of the r regions.
+    levels : tuple of str
+        Vertebral level of each slice; empty where unknown or outside the template.
+    template : str
+        Name and version of the template.
+    assumed_level : bool
+        Whether the position along the cord was assumed.
+    """
+
+    grid: Grid
+    index: IntArray
+    weights: FloatArray
+    regions: tuple[str, ...]
+    levels: tuple[str, ...]
+    template: str = ""
+    assumed_level: bool = False
+
+    def field(self, region: str) -> FloatArray:
+        """Fraction of one region in each voxel of the grid."""
+        volume = np.zeros(self.grid.shape, dtype=np.float32)
+        volume[tuple(self.index.T)] = self.weights[:, self.regions.index(region)]
+        return volume
+
+
+def project_atlas(registration: Registration, cord: Image) -> Atlas:
+    """Bring the template's atlas to the grid of an image.
+
+    Parameters
+    ----------
+    registration : Registration
+        Of this image.
+    cord : Image
+        The mask or fraction of cord that was registered.
+
+    Returns
+    -------
+    Atlas
+        Each fraction is a mean over sub-voxel samples, across the slice too, so that partial volume is that of
+        the image.
+    """
+    template = registration.template
+    index = neighbourhood(mask_of(cord, cord.grid, "cord"), cord.grid, MARGIN)
+    voxels = index.astype(float)
+    offsets = subvoxel_offsets(subdivisions(cord.grid))
+    total = np.zeros((len(index), len(template.regions)))
+    for offset in offsets:
+        places = registration.to_template(cord.grid.world(voxels + offset))
+        total += (interpolation_matrix(template.grid, template.grid.index(places)) @ template.weights).toarray()
+    weights = total / len(offsets)
+    weights[weights < NEGLIGIBLE] = 0
+    touched = weights.any(axis=1)
+    return Atlas(
+        grid=cord.grid,
+        index=index[touched],
+        weights=weights[touched],
+        regions=template.region_names,
+        levels=slice_levels(registration),
+        template=f"{template.name} {template.version}",
+        assumed_level=registration.levels.assumed,
+    )
+
+
+def slice_levels(registration: Registration) -> tuple[str, ...]:
+    """Vertebral level at the axis of each slice; empty outside the template, and where the position is assumed."""
+    heights = registration.levels.height_at(registration.subject_length)
+    numbers = vertebra_at(registration.template, heights)
+    if registration.levels.assumed:
+        numbers = np.zeros_like(numbers)
+    present = registration.subject.present
+    return tuple(vertebra_name(int(n)) if n and p else "" for n, p in zip(numbers, present, strict=True))
+
+
+def native_atlas(
+    grid: Grid, regions: Sequence[Region], weights: sparse.csr_array, levels: Image | None = None
+) -> Atlas:
+    """Use atlas fields that other software brought to the grid of an image.
+
+    Parameters
+    ----------
+    grid : Grid
+        Grid of the fields.
+    regions : sequence of Region
+        Their names.
+    weights : (n_voxels, r) sparse array
+        Their values, voxels in C order.
+    levels : Image, optional
+        Map of vertebral levels; a slice has the level that most of its voxels carry.
+    """
+    dense = np.asarray(weights.toarray(), dtype=float)
+    rows = np.flatnonzero(dense.any(axis=1))
+    index = np.stack(np.unravel_index(rows, grid.shape), axis=-1)
+    names = [""] * grid.shape[2]
+    if levels is not None:
+        require_same_grid(levels.grid, grid, levels.label, "the atlas")
+        for k in range(grid.shape[2]):
+            values = np.rint(levels.data[:, :, k][levels.data[:, :, k] > 0]).astype(int)
+            names[k] = vertebra_name(int(np.bincount(values).argmax())) if values.size else ""
+    return Atlas(grid, index, dense[rows], tuple(r.name for r in regions), tuple(names))
