@@ -102,7 +102,7 @@ def steady_turn(outline: Outline, spacing: float, reach: float) -> Outline:
 
 def remeasure(outline: Outline, points: FloatArray, weight: FloatArray, row: IntArray) -> Outline:
     """Measure widths and harmonics again for the outline's centre and turn."""
-    mass = np.bincount(row, weight, len(outline.area))
+    mass = np.asarray(np.bincount(row, weight, len(outline.area)), dtype=float)
     return _with_shape(outline, points, weight, row, mass)
 
 

@@ -27,6 +27,9 @@ DESCRIBED = 0.9
 """Least share of a voxel that the atlas must account for; the rest of a voxel below it has an unknown value, which
 would be blamed on the regions that it touches."""
 
+ROUNDING = 1e-20
+"""Squared residual, relative to the squared values, below which a fit is exact up to rounding."""
+
 ESTIMATORS = ("wa", "ml", "map")
 COLUMNS = ("region", "level", "slice", "estimator", "value", "se", "ci_low", "ci_high", "n_eff", "n_vox", "flag")
 CONFIDENCE = 0.95
@@ -185,6 +188,8 @@ def estimate_scatter(voxels: Voxels, cluster: IntArray, levels: Sequence[str]) -
         gap = part.value - part.weights @ beta
         dof = max(len(gap) - int(usable.sum()), 1)
         sigma2 = float(gap @ gap) / dof
+        if sigma2 <= ROUNDING * float(part.value @ part.value):
+            continue
         residual, freedom = residual + float(gap @ gap), freedom + dof
         common = _cluster_means(part, cluster)[cluster]
         own = np.nan_to_num(unmixed.variance(np.full(len(gap), sigma2)), nan=np.inf)
