@@ -3,6 +3,7 @@
 All three are linear in the voxel values, so that the error of each follows from that of the voxels by one matrix.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,8 +38,9 @@ class LinearEstimate:
     ----------
     matrix : (r, n) array
         From voxel values to regional values.
-    leakage : (r, r) array
-        Response to the regional values minus identity; zero for an unbiased estimator.
+    leakage : (r,) array
+        Root sum of squares of the response of each value to all regional deviations, minus its own; zero for an
+        unbiased estimator.
     """
 
     matrix: FloatArray
@@ -50,7 +52,11 @@ class LinearEstimate:
 
     def variance(self, voxel_variance: FloatArray, spread: float = 0.0) -> FloatArray:
         """Variance (r,) from that of the voxels and, where the estimator leans on a prior, its spread."""
-        return np.asarray(self.matrix**2 @ voxel_variance + spread**2 * (self.leakage**2).sum(axis=1))
+        return np.asarray(self.matrix**2 @ voxel_variance + (spread * self.leakage) ** 2)
+
+    def take(self, rows: IntArray) -> "LinearEstimate":
+        """Selected regions."""
+        return LinearEstimate(self.matrix[rows], self.leakage[rows])
 
 
 def weighted_mean(weights: FloatArray) -> LinearEstimate:
@@ -58,7 +64,7 @@ def weighted_mean(weights: FloatArray) -> LinearEstimate:
     total = weights.sum(axis=0)
     with np.errstate(invalid="ignore", divide="ignore"):
         matrix = (weights / total).T
-    return LinearEstimate(matrix, np.zeros((weights.shape[1],) * 2))
+    return LinearEstimate(matrix, np.zeros(weights.shape[1]))
 
 
 def maximum_likelihood(weights: FloatArray) -> LinearEstimate:
@@ -80,7 +86,7 @@ def maximum_likelihood(weights: FloatArray) -> LinearEstimate:
         lost = (vectors[:, ~good] ** 2).sum(axis=1) > 1e-6
         part[lost] = np.nan
         matrix[used] = part
-    return LinearEstimate(matrix, np.zeros((r, r)))
+    return LinearEstimate(matrix, np.zeros(r))
 
 
 def maximum_a_posteriori(weights: FloatArray, cluster: IntArray, ratio: float = 1.0) -> LinearEstimate:
@@ -108,7 +114,8 @@ def maximum_a_posteriori(weights: FloatArray, cluster: IntArray, ratio: float = 
     gain = np.linalg.solve(normal + ratio**2 * np.eye(r), weights.T)
     matrix = gain + common - gain @ (weights @ common)
     matrix[weights.sum(axis=0) <= 0] = np.nan
-    return LinearEstimate(matrix, matrix @ weights - np.eye(r))
+    response = matrix @ weights - np.eye(r)
+    return LinearEstimate(matrix, np.sqrt((response**2).sum(axis=1)))
 
 
 def merge(weights: FloatArray, cluster: IntArray, members: IntArray) -> tuple[FloatArray, IntArray]:
@@ -117,3 +124,37 @@ def merge(weights: FloatArray, cluster: IntArray, members: IntArray) -> tuple[Fl
     merged = np.concatenate([weights[:, members].sum(axis=1, keepdims=True), weights[:, rest]], axis=1)
     first = np.bincount(cluster[members], weights[:, members].sum(axis=0)).argmax()
     return merged, np.concatenate([[first], cluster[rest]]).astype(int)
+
+
+def regional_estimate(
+    name: str, weights: FloatArray, groups: Sequence[IntArray], cluster: IntArray, map_ratio: float = 1.0
+) -> LinearEstimate:
+    """Estimator of several regions and unions of regions.
+
+    Parameters
+    ----------
+    name : str
+        ``wa``, ``ml`` or ``map``.
+    weights : (n, r) array
+        Fractions.
+    groups : sequence of int arrays
+        Columns that make up each reported region; a union is unmixed from the remaining regions as one.
+    cluster : (r,) int array
+        Cluster of each column.
+    map_ratio : float
+        See `maximum_a_posteriori`.
+    """
+    if name == "wa":
+        return weighted_mean(np.stack([weights[:, g].sum(axis=1) for g in groups], axis=-1))
+
+    def unmix(w: FloatArray, c: IntArray) -> LinearEstimate:
+        return maximum_likelihood(w) if name == "ml" else maximum_a_posteriori(w, c, map_ratio)
+
+    every = unmix(weights, cluster)
+    parts = []
+    for group in groups:
+        if len(group) == 1:
+            parts.append(every.take(group))
+        else:
+            parts.append(unmix(*merge(weights, cluster, group)).take(np.array([0])))
+    return LinearEstimate(np.concatenate([p.matrix for p in parts]), np.concatenate([p.leakage for p in parts]))

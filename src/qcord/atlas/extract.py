@@ -7,14 +7,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm
 
-from qcord.atlas.estimators import (
-    LinearEstimate,
-    Scatter,
-    maximum_a_posteriori,
-    maximum_likelihood,
-    merge,
-    weighted_mean,
-)
+from qcord.atlas.estimators import LinearEstimate, Scatter, maximum_likelihood, regional_estimate
 from qcord.atlas.project import Atlas
 from qcord.core.arrays import BoolArray, FloatArray, IntArray
 from qcord.core.errors import UnknownName
@@ -60,10 +53,10 @@ class Voxels:
 
 
 def extract(
-    value: Image,
+    value: Image | Mapping[str, Image],
     atlas: Atlas,
     *,
-    std: Image | None = None,
+    std: Image | Mapping[str, Image] | None = None,
     by: Sequence[str] = ("level", "slice", "all"),
     estimators: Sequence[str] = ESTIMATORS,
     regions: Iterable[str] | None = None,
@@ -74,13 +67,14 @@ def extract(
 
     Parameters
     ----------
-    value : Image
-        Map, NaN where there is no value; such voxels take no part, nor do those of which the atlas describes
-        less than `DESCRIBED`.
+    value : Image or mapping of str to Image
+        Map, or metric name to map; NaN where there is no value. Such voxels take no part, nor do those of which
+        the atlas describes less than `DESCRIBED`.
     atlas : Atlas
         Fractions on the same grid.
-    std : Image, optional
-        Standard error of each voxel. Without it the scatter about the unmixed regions stands in.
+    std : Image or mapping of str to Image, optional
+        Standard error of each voxel, keys as in ``value``. Without it the scatter about the unmixed regions
+        stands in.
     by : sequence of str
         ``level`` (each vertebral level), ``slice`` (each slice), ``all`` (everything; level and slice empty).
     estimators : sequence of str
@@ -96,9 +90,9 @@ def extract(
     Returns
     -------
     DataFrame
-        Columns `COLUMNS`; one row a region, place and estimator. ``n_eff`` is the sum of the region's fractions
-        in voxels that carry a value, ``n_vox`` the number of such voxels that it touches. Rows without data have
-        NaN and a flag.
+        Columns ``metric unit`` and `COLUMNS`; one row a metric, region, place and estimator. ``n_eff`` is the sum
+        of the region's fractions in voxels that carry a value, ``n_vox`` the number of such voxels that it
+        touches. Rows without data have NaN and a flag.
 
     Raises
     ------
@@ -111,27 +105,34 @@ def extract(
     ----------
     Levy 2015, doi:10.1016/j.neuroimage.2015.06.040.
     """
-    require_same_grid(value.grid, atlas.grid, value.label, "the atlas")
-    if std is not None:
-        require_same_grid(std.grid, value.grid, std.label, value.label)
+    values = value if isinstance(value, Mapping) else {"": value}
+    errors = std if isinstance(std, Mapping) else {} if std is None else dict.fromkeys(values, std)
     unknown = [e for e in estimators if e not in ESTIMATORS]
     if unknown:
         raise UnknownName(f"'{unknown[0]}' is not an estimator, expected one of {', '.join(ESTIMATORS)}.")
     wanted = region_groups(atlas.regions, regions)
-    voxels = _voxels(value, std, atlas, correlation)
     cluster = cluster_of(atlas.regions)
-    scatter = estimate_scatter(voxels, cluster, atlas.levels)
-    rows: list[tuple[object, ...]] = []
-    for level, slice_name, chosen in places(atlas.levels, by):
-        part = voxels.take(np.isin(voxels.slices, chosen))
-        for name, members in wanted.items():
-            for estimator in estimators:
-                numbers = _row(part, members, cluster, (estimator, map_ratio), scatter)
-                rows.append((name, level, slice_name, estimator, *numbers))
-    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    spots = places(atlas.levels, by)
+    known: dict[tuple[bytes, bytes, str], LinearEstimate] = {}
+    tables = []
+    for metric, image in values.items():
+        voxels = _voxels(image, errors.get(metric), atlas, correlation)
+        scatter = estimate_scatter(voxels, cluster, atlas.levels)
+        used = np.isfinite(np.asarray(image.data[tuple(atlas.index.T)], dtype=float)).tobytes()
+        for level, slice_name, chosen in spots:
+            part = voxels.take(np.isin(voxels.slices, chosen))
+            for name in estimators:
+                key = (used, chosen.tobytes(), name)
+                if key not in known:
+                    known[key] = regional_estimate(name, part.weights, list(wanted.values()), cluster, map_ratio)
+                rows = _rows(part, known[key], wanted, scatter)
+                tables.append(
+                    rows.assign(metric=metric, unit=image.unit, level=level, slice=slice_name, estimator=name)
+                )
+    table = _in_order(pd.concat(tables, ignore_index=True), list(values), len(spots), estimators, len(wanted))
     if atlas.assumed_level:
         table.loc[table["flag"] == Flag.OK.word, "flag"] = Flag.ASSUMED_LEVEL.word
-    return table
+    return table[["metric", "unit", *COLUMNS]]
 
 
 def region_groups(known: Sequence[str], wanted: Iterable[str] | None = None) -> Mapping[str, IntArray]:
@@ -220,6 +221,9 @@ def _cluster_means(part: Voxels, cluster: IntArray) -> FloatArray:
 
 
 def _voxels(value: Image, std: Image | None, atlas: Atlas, correlation: float) -> Voxels:
+    require_same_grid(value.grid, atlas.grid, value.label, "the atlas")
+    if std is not None:
+        require_same_grid(std.grid, value.grid, std.label, value.label)
     places_ = tuple(atlas.index.T)
     x = np.asarray(value.data[places_], dtype=float)
     variance = np.full(len(x), np.nan)
@@ -229,41 +233,37 @@ def _voxels(value: Image, std: Image | None, atlas: Atlas, correlation: float) -
     return Voxels(x[good], variance[good], atlas.weights[good], atlas.index[good, 2])
 
 
-def _row(
-    part: Voxels, members: IntArray, cluster: IntArray, estimator: tuple[str, float], scatter: Scatter
-) -> tuple[object, ...]:
-    own = part.weights[:, members].sum(axis=1)
-    n_eff, n_vox = float(own.sum()), int((own > 0).sum())
-    if n_eff <= 0:
-        return np.nan, np.nan, np.nan, np.nan, 0.0, 0, Flag.NO_DATA.word
-    weights, groups = merge(part.weights, cluster, members)
-    linear = _estimator(*estimator, weights, groups)
-    value = float(linear.value(part.value)[0])
-    if not np.isfinite(value):
-        return np.nan, np.nan, np.nan, np.nan, n_eff, n_vox, Flag.NOT_SEPARABLE.word
-    se = _standard_error(linear, part, weights, scatter)
+def _rows(part: Voxels, linear: LinearEstimate, wanted: Mapping[str, IntArray], scatter: Scatter) -> pd.DataFrame:
+    """Rows of all regions at one place by one estimator."""
+    own = np.stack([part.weights[:, g].sum(axis=1) for g in wanted.values()], axis=-1)
+    n_eff, n_vox = own.sum(axis=0), (own > 0).sum(axis=0)
+    value = np.where(n_eff > 0, linear.value(part.value), np.nan)
+    se = np.where(np.isfinite(value), _standard_error(linear, part, scatter), np.nan)
     half = float(norm.ppf(0.5 + CONFIDENCE / 2)) * se
-    flag = Flag.OK if np.isfinite(se) else Flag.NO_ERROR
-    if n_eff < 1:
-        flag = Flag.FEW_VOXELS
-    return value, se, value - half, value + half, n_eff, n_vox, flag.word
+    flag = np.select(
+        [n_eff <= 0, ~np.isfinite(value), n_eff < 1, ~np.isfinite(se)],
+        [Flag.NO_DATA.word, Flag.NOT_SEPARABLE.word, Flag.FEW_VOXELS.word, Flag.NO_ERROR.word],
+        Flag.OK.word,
+    )
+    columns = {"region": list(wanted), "value": value, "se": se, "ci_low": value - half, "ci_high": value + half}
+    return pd.DataFrame({**columns, "n_eff": n_eff, "n_vox": n_vox, "flag": flag})
 
 
-def _estimator(name: str, map_ratio: float, weights: FloatArray, cluster: IntArray) -> LinearEstimate:
-    if name == "wa":
-        return weighted_mean(weights[:, :1])
-    if name == "ml":
-        return maximum_likelihood(weights)
-    return maximum_a_posteriori(weights, cluster, map_ratio)
-
-
-def _standard_error(linear: LinearEstimate, part: Voxels, weights: FloatArray, scatter: Scatter) -> float:
-    """Error of the first region; voxels without an error of their own take the median, or the scatter of all."""
+def _standard_error(linear: LinearEstimate, part: Voxels, scatter: Scatter) -> FloatArray:
+    """Errors of all regions; voxels without an error of their own take the median, or the scatter of all."""
     known = np.isfinite(part.variance)
     if known.any():
         variance = np.where(known, part.variance, np.median(part.variance[known]))
-    else:
+    elif len(part.value) > 1:
         variance = np.full(len(part.value), scatter.noise**2)
-    spread = scatter.spread if linear.leakage.any() else 0.0
-    result = linear.variance(variance, spread)[0]
-    return float(np.sqrt(result)) if len(part.value) > 1 or known.any() else float("nan")
+    else:
+        return np.full(len(linear.leakage), np.nan)
+    return np.asarray(np.sqrt(linear.variance(variance, scatter.spread)))
+
+
+def _in_order(
+    table: pd.DataFrame, metrics: Sequence[str], n_places: int, estimators: Sequence[str], n_regions: int
+) -> pd.DataFrame:
+    """Rows by metric, place, region, estimator, from rows by metric, place, estimator, region."""
+    index = np.arange(len(table)).reshape(len(metrics), n_places, len(estimators), n_regions)
+    return table.iloc[index.transpose(0, 1, 3, 2).ravel()].reset_index(drop=True)
