@@ -1,0 +1,259 @@
+"""The cord in an image: mask, share of each voxel, axis, and how sure each slice is."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from qcord.anatomy.boundary import centres_of, cover, only_cord, radii_of, smooth_surface
+from qcord.anatomy.centerline import Centerline, curve_through
+from qcord.anatomy.contrast import POLARITY, contrast_of
+from qcord.anatomy.detect import find_axis
+from qcord.anatomy.network import FINE, cord_share, normalize
+from qcord.anatomy.sampling import sections
+from qcord.core.arrays import BoolArray, FloatArray
+from qcord.core.errors import EmptyRegion, ImplausibleValue, UnknownName
+from qcord.core.image import Image, Step
+
+ALIGNED_MEAN = 1.2
+"""Standard deviation [mm] of the mean over aligned slices: thin slices gain signal, thick ones stay as they are."""
+SURFACE = 2.0
+"""Standard deviation [mm] along the cord within which its edge is smoothed: a tenth of a vertebral level."""
+SURE = 0.5
+"""Least mean share of cord inside the edge of a slice that counts."""
+GAP = 12.0
+"""Longest stretch [mm] without evidence that is bridged between slices that have it: below a vertebral level."""
+SMALLEST = 8.0
+"""Area [mm2] below which the tip of the conus is no longer told from a root."""
+MEDULLA = 1.25
+"""The top of the cord ends where its area exceeds that of the cord below by this factor: no level of the neck does."""
+LOOK_BELOW = 60.0
+"""Length [mm] of cord below a slice with which its area is compared: C1 to C4."""
+FAR_OFF = 3.0
+"""Distance [mm] from the middle of its section at which a cord is looked at again, centred."""
+SMALLEST_FIELD = 12.0
+"""Field of view [mm] in plane below which no section of a cord fits."""
+
+
+@dataclass(frozen=True, eq=False)
+class CordSegmentation:
+    """The cord in one image.
+
+    Parameters
+    ----------
+    mask : Image
+        Boolean, on the grid of the image, unit ``label``: voxels of which at least half is cord. One connected
+        part along the slices.
+    probability : Image
+        float32, 0 to 1, unit ``probability``: share of each voxel that is cord. Its sum over a slice times the
+        pixel area is the area of the section.
+    centerline : Centerline
+        Axis through the centres of the sections.
+    confidence : (z,) array
+        For each slice 0 (no cord drawn) to 1: mean likelihood of cord inside the drawn edge.
+    contrast : str or None
+        Kind of contrast that was assumed.
+    """
+
+    mask: Image
+    probability: Image
+    centerline: Centerline
+    confidence: FloatArray
+    contrast: str | None = None
+
+
+def segment_cord(
+    image: Image, contrast: str | None = None, *, centerline: Centerline | None = None
+) -> CordSegmentation:
+    """Find the spinal cord in a three-dimensional image of any contrast.
+
+    A small network finds likely places in coarse sections, dynamic programming joins them to an axis, a second
+    network draws the cord on 0.5 mm pixels around it, and a tube of smooth closed curves is fitted to that. Both
+    networks were trained on painted sections only (docs/cord-network.md).
+
+    Parameters
+    ----------
+    image : Image
+        One volume; the slices are its planes of constant third index. Voxels that are not finite count as outside
+        the field of view.
+    contrast : str, optional
+        Key of `qcord.anatomy.contrast.POLARITY`; by default read from the name and sidecar of the image. It only
+        tells whether cord or fluid is the brighter one, and may be unknown.
+    centerline : Centerline, optional
+        Axis of the cord in world coordinates, if known from elsewhere; it replaces the search.
+
+    Raises
+    ------
+    EmptyRegion
+        If no cord is found.
+    ImplausibleValue
+        If the image holds several volumes, no finite or only one value, or too few pixels.
+    UnknownName
+        If ``contrast`` is not known.
+    """
+    volume = _volume(image)
+    spacing = image.grid.spacing
+    kind = contrast_of(image) if contrast is None else contrast
+    if kind is not None and kind not in POLARITY:
+        raise UnknownName(f"Contrast '{kind}' is not known; expected one of {', '.join(POLARITY)}, or none.")
+    hint = float(POLARITY[kind]) if kind is not None else 0.0
+    if centerline is None:
+        places, _ = find_axis(volume, spacing, hint)
+    else:
+        places = _places_on(centerline, image)
+    share, places = _near_share(volume, spacing, places, hint)
+    tube = _fit_tube(share, places, spacing)
+    keep = _stretch(tube, spacing[2])
+    if not keep.any():
+        raise EmptyRegion(
+            f"No spinal cord was found in {image.label}, expected one in at least one slice; check the image, "
+            "or give a mask of the cord."
+        )
+    return _result(image, tube, keep, kind)
+
+
+@dataclass(frozen=True, eq=False)
+class _Tube:
+    """Smooth edge of the cord in each slice."""
+
+    radii: FloatArray
+    places: FloatArray
+    sure: FloatArray
+
+    @property
+    def area(self) -> FloatArray:
+        """Area of each section [mm2]."""
+        return np.asarray(np.pi * (self.radii**2).mean(axis=1))
+
+
+def _volume(image: Image) -> FloatArray:
+    """Return the image as float32 (z, x, y), NaN where not finite; refuse what cannot hold a cord."""
+    if image.n_volumes != 1:
+        raise ImplausibleValue(
+            f"{image.label} holds {image.n_volumes} volumes, expected one; average them or select one first."
+        )
+    volume = np.asarray(image.data.reshape(image.grid.shape), dtype=np.float32)
+    volume = np.where(np.isfinite(volume), volume, np.nan)
+    known = volume[np.isfinite(volume)]
+    if known.size == 0 or known.min() == known.max():
+        raise ImplausibleValue(
+            f"{image.label} holds {'no finite value' if known.size == 0 else 'one constant value'}, expected an image; "
+            "check how it was made."
+        )
+    extent = [n * s for n, s in zip(image.grid.shape[:2], image.grid.spacing[:2], strict=True)]
+    if min(extent) < SMALLEST_FIELD or min(image.grid.shape[:2]) < 4:
+        raise ImplausibleValue(
+            f"{image.label} covers {extent[0]:.0f} x {extent[1]:.0f} mm in plane, expected at least "
+            f"{SMALLEST_FIELD:.0f} mm and 4 voxels each way; give an image that shows the cord and what surrounds it."
+        )
+    scale = np.float32(1 / max(float(np.abs(known).max()), 1e-30))
+    return np.ascontiguousarray(np.moveaxis(volume * scale, 2, 0))
+
+
+def _places_on(centerline: Centerline, image: Image) -> FloatArray:
+    """Voxel index (z, 2) at which a curve crosses each slice, straight beyond its ends."""
+    reach = np.linspace(-50, centerline.length[-1] + 50, 400)
+    dense = image.grid.index(np.concatenate([centerline.points, centerline.at(reach)]))
+    dense = dense[np.argsort(dense[:, 2], kind="stable")]
+    slices = np.arange(image.grid.shape[2])
+    return np.stack([np.interp(slices, dense[:, 2], dense[:, a]) for a in (0, 1)], axis=1)
+
+
+def _near_share(
+    volume: FloatArray, spacing: tuple[float, float, float], places: FloatArray, hint: float
+) -> tuple[FloatArray, FloatArray]:
+    """Share of cord on fine sections about the axis, and the axis moved onto the cord where it was off it."""
+    share = _look(volume, spacing, places, hint)
+    moved, area = centres_of(share)
+    off = np.hypot(*(moved.T * FINE.spacing)) > FAR_OFF
+    again = off & (area * FINE.spacing**2 > SMALLEST)
+    if again.any():
+        places = places + np.where(again[:, None], moved * FINE.spacing / np.array(spacing[:2]), 0)
+        share = _look(volume, spacing, places, hint)
+    return share, places
+
+
+def _look(volume: FloatArray, spacing: tuple[float, float, float], places: FloatArray, hint: float) -> FloatArray:
+    """Share of cord on fine sections about given places, one connected part in each."""
+    planes, inside = sections(volume, spacing, places, (FINE.size, FINE.size), FINE.spacing)
+    spread = ALIGNED_MEAN / spacing[2]
+    if spread > 0.25:
+        seen = ndimage.gaussian_filter1d(inside, spread, axis=0, mode="constant")
+        planes = ndimage.gaussian_filter1d(planes, spread, axis=0, mode="constant") / np.maximum(seen, 1e-6)
+    return only_cord(cord_share(normalize(planes * inside, inside, FINE), FINE, hint) * inside)
+
+
+def _fit_tube(share: FloatArray, places: FloatArray, spacing: tuple[float, float, float]) -> _Tube:
+    """Smooth closed curves through the shares."""
+    centres, area = centres_of(share)
+    radii = radii_of(share, centres, FINE.spacing)
+    weight = area / max(float(area.max()), 1e-6)
+    spread = SURFACE / spacing[2]
+    radii = smooth_surface(radii, weight, spread)
+    places = places + centres * FINE.spacing / np.array(spacing[:2])
+    if spread > 0.2:
+        total = np.maximum(ndimage.gaussian_filter1d(weight, spread, mode="constant"), 1e-6)
+        places = np.stack(
+            [ndimage.gaussian_filter1d(places[:, a] * weight, spread, mode="constant") / total for a in (0, 1)], axis=1
+        )
+    return _Tube(radii, places, _certainty(share, centres, radii))
+
+
+def _certainty(share: FloatArray, centres: FloatArray, radii: FloatArray) -> FloatArray:
+    """Mean share inside 80 % of the edge, (z,): away from the partial volume of the edge itself."""
+    n = radii.shape[1]
+    angle = 2 * np.pi * np.arange(n) / n
+    part = np.sqrt((np.arange(5) + 0.5) / 5) * 0.8
+    middle = (np.array(share.shape[1:]) - 1) / 2
+    out = np.zeros(len(share))
+    for k, plane in enumerate(share):
+        reach = radii[k] / FINE.spacing
+        place = np.stack([np.cos(angle) * reach, np.sin(angle) * reach])[:, :, None] * part
+        place = place + (middle + centres[k])[:, None, None]
+        out[k] = ndimage.map_coordinates(plane, place, order=1, mode="constant").mean()
+    return out
+
+
+def _stretch(tube: _Tube, height: float) -> BoolArray:
+    """Slices of the one stretch that holds the cord."""
+    good = (tube.sure >= SURE) & (tube.area >= SMALLEST)
+    size = int(GAP / height) + 1
+    good = ndimage.binary_closing(np.pad(good, size), np.ones(size, dtype=bool))[size:-size]
+    labels, count = ndimage.label(good)
+    if count == 0:
+        return np.asarray(good)
+    mass = ndimage.sum_labels(tube.sure, labels, np.arange(1, count + 1))
+    keep = labels == 1 + int(np.argmax(mass))
+    return _below_medulla(tube.area, keep, height)
+
+
+def _below_medulla(area: FloatArray, keep: BoolArray, height: float) -> BoolArray:
+    """Drop the slices at the top whose area says medulla."""
+    keep = keep.copy()
+    look = max(2, round(LOOK_BELOW / height))
+    rows = np.flatnonzero(keep)
+    for row in rows[::-1]:
+        below = area[max(rows[0], row - look) : row]
+        if len(below) < 2 or area[row] <= MEDULLA * np.median(below):
+            break
+        keep[row] = False
+    return keep
+
+
+def _result(image: Image, tube: _Tube, keep: BoolArray, kind: str | None) -> CordSegmentation:
+    """Draw the tube on the grid of the image."""
+    grid = image.grid
+    share = cover(tube.radii, tube.places, grid.shape, grid.spacing, keep)
+    rows = np.flatnonzero(keep)
+    step = Step("segment_cord", {"contrast": kind or "not known", "slices": f"{rows[0]}-{rows[-1]}"})
+    points = grid.world(np.concatenate([tube.places[rows], rows[:, None]], axis=1))
+    if len(rows) == 1:
+        points = grid.world(np.concatenate([np.repeat(tube.places[rows], 2, 0), rows[0] + [[-0.5], [0.5]]], axis=1))
+    name = image.entities
+    return CordSegmentation(
+        mask=image.derive(share >= 0.5, step, unit="label", entities=name),
+        probability=image.derive(share, step, unit="probability", entities=name),
+        centerline=curve_through(points, weights=np.maximum(tube.sure[rows], 0.05) if len(rows) > 1 else None),
+        confidence=np.where(keep, np.clip(tube.sure, 0.01, 1), 0.0),
+        contrast=kind,
+    )
