@@ -1,7 +1,7 @@
 """Result of a fit."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from qcord.core.errors import UnknownName
 from qcord.core.image import Image
@@ -18,11 +18,15 @@ class Fit:
     maps : mapping of str to Image
         Metric name to map; NaN where `flag` is not usable.
     std : mapping of str to Image
-        Standard error of each map, same unit, same keys.
+        Standard error of each map, same unit, same keys; where there is a bias map, the standard error of the
+        value with its bias taken off.
     rmse : Image
-        Root mean square of the residuals, unit of the signal.
+        Root mean square of the residuals, unit of the signal; NaN where no degree of freedom is left.
     flag : Image
         `qcord.core.flags.Flag` of each voxel.
+    bias : mapping of str to Image
+        How much the noise is expected to have raised each map, same unit. ``map - bias`` is what to average
+        over a region and what an interval belongs to; a map without an entry has no known bias.
     """
 
     model: str
@@ -30,6 +34,7 @@ class Fit:
     std: Mapping[str, Image]
     rmse: Image
     flag: Image
+    bias: Mapping[str, Image] = field(default_factory=dict)
 
     def __getitem__(self, metric: str) -> Image:
         if metric not in self.maps:

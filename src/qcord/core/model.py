@@ -9,6 +9,7 @@ from qcord.core.parameter import Parameter
 from qcord.core.protocol import Protocol
 
 Signal = Callable[[AnyArray, Protocol, AnyArray], AnyArray]
+Start = Callable[[FloatArray, Protocol, FloatArray], FloatArray]
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,9 @@ class SignalModel:
         What must be known from elsewhere, such as the transmit field; ``start`` is its default.
     derived : tuple of Derived
         Values computed from the free parameters.
+    start : callable, optional
+        ``start(measured, protocol, given)``: first guess of theta (..., p) from measured signals (..., n);
+        without it fits begin at the ``start`` of each parameter.
     """
 
     name: str
@@ -64,6 +68,13 @@ class SignalModel:
     references: tuple[str, ...]
     given: tuple[Parameter, ...] = ()
     derived: tuple[Derived, ...] = ()
+    start: Start | None = None
+
+    @property
+    def units(self) -> dict[str, str]:
+        """Unit of each free and derived value, by name, in their order."""
+        units = {parameter.name: parameter.unit for parameter in self.free}
+        return units | {derived.name: derived.unit for derived in self.derived}
 
     def index(self, name: str) -> int:
         """Position of a free parameter.
@@ -76,6 +87,20 @@ class SignalModel:
         names = [p.name for p in self.free]
         if name not in names:
             raise UnknownName(f"Model {self.name} has no parameter '{name}'; it has {', '.join(names)}.")
+        return names.index(name)
+
+    def given_index(self, name: str) -> int:
+        """Position of a given parameter.
+
+        Raises
+        ------
+        UnknownName
+            If the model has no such given parameter.
+        """
+        names = [p.name for p in self.given]
+        if name not in names:
+            known = ", ".join(names) or "none"
+            raise UnknownName(f"Model {self.name} has no given parameter '{name}'; it has {known}.")
         return names.index(name)
 
     def given_defaults(self) -> FloatArray:

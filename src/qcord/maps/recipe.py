@@ -1,0 +1,97 @@
+"""Which models can be fitted to the series that are present, and why the others can not."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from qcord.core.errors import QcordError
+from qcord.core.protocol import Protocol
+from qcord.core.series import Series
+from qcord.models.magnetisation_transfer_ratio import MTR, pair_rows
+from qcord.models.spoiled_gradient_echo import MTSAT, triplet_rows
+from qcord.models.tensor import TENSOR, log_design
+
+
+@dataclass(frozen=True)
+class Rule:
+    """When a model can be fitted.
+
+    Parameters
+    ----------
+    model : str
+        Name of the model.
+    metrics : tuple of str
+        Maps that go into tables.
+    column : str
+        Protocol column by which a series is a candidate.
+    check : callable
+        Raises a `QcordError` that says what a protocol lacks.
+    """
+
+    model: str
+    metrics: tuple[str, ...]
+    column: str
+    check: Callable[[Protocol], object]
+
+
+RULES = (
+    Rule(TENSOR.name, ("FA", "MD", "AD", "RD"), "BValue", log_design),
+    Rule(MTR.name, ("MTR",), "MTState", pair_rows),
+    Rule(MTSAT.name, ("MTsat", "T1"), "MTState", triplet_rows),
+)
+"""One row a model; a new contrast adds one."""
+
+
+@dataclass(frozen=True, eq=False)
+class Planned:
+    """A model for a series, or the reason why there is none.
+
+    Parameters
+    ----------
+    model : str
+        Name of the model.
+    metrics : tuple of str
+        Maps that go into tables.
+    series : Series
+        What it is fitted to.
+    reason : str
+        Empty if the model can be fitted, else one sentence that says what is missing.
+    """
+
+    model: str
+    metrics: tuple[str, ...]
+    series: Series
+    reason: str = ""
+
+    @property
+    def possible(self) -> bool:
+        """Whether the model can be fitted."""
+        return not self.reason
+
+
+def recipe(series: Sequence[Series]) -> list[Planned]:
+    """Decide from the protocols which models can be fitted to which series.
+
+    Parameters
+    ----------
+    series : sequence of Series
+        What is present.
+
+    Returns
+    -------
+    list of Planned
+        One entry for each series and each model that its columns make a candidate, in that order.
+    """
+    return [
+        Planned(rule.model, rule.metrics, one, _lack(rule, one.protocol))
+        for one in series
+        for rule in RULES
+        if rule.column in one.protocol
+    ]
+
+
+def _lack(rule: Rule, protocol: Protocol) -> str:
+    try:
+        rule.check(protocol)
+    except QcordError as error:
+        return str(error)
+    return ""

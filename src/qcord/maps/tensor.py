@@ -1,0 +1,189 @@
+"""Tensor maps from a diffusion series: FA, MD, AD, RD, first eigenvector, each with error."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+import numpy as np
+
+from qcord.core.arrays import AnyArray, FloatArray
+from qcord.core.errors import UnknownName
+from qcord.core.fit import Fit
+from qcord.core.flags import Flag
+from qcord.core.image import Image, Step, mask_of
+from qcord.core.series import Series
+from qcord.estimate.blocks import Output, noise_map, run_blocks
+from qcord.estimate.log_linear import LogDesign, LogLinear, fit_log_linear, prepare
+from qcord.maps.tensor_errors import Estimate, tensor_estimates
+from qcord.models.tensor import TENSOR, log_design
+
+METHODS: Mapping[str, tuple[str, ...]] = {
+    "wls": (
+        "Salvador et al. 2005, doi:10.1002/hbm.20076",
+        "Veraart et al. 2013, doi:10.1016/j.neuroimage.2013.05.028",
+    ),
+    "iwls": ("Veraart et al. 2013, doi:10.1016/j.neuroimage.2013.05.028",),
+    "irls": (
+        "Chang, Jones and Pierpaoli 2005, doi:10.1002/mrm.20426",
+        "Collier et al. 2015, doi:10.1002/mrm.25351",
+    ),
+}
+"""Estimators, with their references."""
+
+UNITS = {"FA": "1", "MD": "mm2/s", "AD": "mm2/s", "RD": "mm2/s", "S0": "1", "V1": "1", "tensor": "mm2/s"}
+"""Maps, with their units."""
+
+COMPONENTS = {"V1": 3, "tensor": 6}
+LOWEST_SNR = 3.0
+"""Signal without weighting, over noise, below which there is no value: a magnitude of less is lifted by its
+floor by more than 5 %, and all weighted signals lie below it."""
+
+_MANY = 1 / 3
+"""Fraction of rejected measurements from which a voxel is flagged."""
+
+
+def fit_tensor(
+    series: Series,
+    mask: Image | None = None,
+    *,
+    sigma: Image | float | Sequence[float] | None = None,
+    method: str = "wls",
+    rician: bool = True,
+    n_jobs: int | None = None,
+) -> Fit:
+    """Fit the diffusion tensor.
+
+    Parameters
+    ----------
+    series : Series
+        Magnitudes, with BValue [s/mm2] and Direction (unit vectors in world axes).
+    mask : Image, optional
+        Voxels to fit; all by default.
+    sigma : Image or float, optional
+        Standard deviation of the noise, unit of the signal. Without it the residuals give it, voxel by voxel,
+        and so include what physiology adds.
+    method : str
+        ``wls``: weighted by the squared signals that an unweighted fit predicts. ``iwls``: once more with the
+        weights that this fit predicts. ``irls``: robust weights, rejection of outliers, weighted fit of the rest.
+    rician : bool
+        Whether the noise is that of magnitudes; it matters for the bias at low signal only.
+    n_jobs : int, optional
+        Threads; the result does not depend on it.
+
+    Returns
+    -------
+    Fit
+        Maps FA [1], MD, AD, RD [mm2/s], S0, V1 (3 components, world axes, pointing up), tensor (6 elements,
+        world axes [mm2/s]), each with standard error; bias of FA, MD, AD, RD and S0.
+
+    Raises
+    ------
+    NotIdentifiable
+        If the volumes do not determine a tensor.
+    MissingMetadata
+        If there are no b-values or directions.
+    UnknownName
+        If there is no such method.
+
+    Notes
+    -----
+    Negative eigenvalues count as zero and are flagged AT_BOUND. At the signal-to-noise ratios of the cord the
+    bias is not small against the error of a mean over a tract: average ``map - bias``, not ``map``.
+    """
+    if method not in METHODS:
+        raise UnknownName(f"There is no method '{method}' for the tensor; expected one of {', '.join(METHODS)}.")
+    design = prepare(log_design(series.protocol))
+    noise = noise_map(sigma, series.image.grid, 1)
+    work = partial(_fit_block, design, method, rician)
+    arrays = run_blocks(
+        work,
+        series.data,
+        mask_of(mask, series.image.grid),
+        _outputs(),
+        extra=None if noise is None else {"sigma": noise},
+        n_jobs=n_jobs,
+    )
+    settings = {
+        "model": TENSOR.name,
+        "method": method,
+        "noise": "residuals" if sigma is None else "given",
+        "distribution": "rician" if rician else "gaussian",
+    }
+    step = Step("fit_tensor", settings, (*TENSOR.references, *METHODS[method]))
+    return _as_fit(series.image, arrays, step)
+
+
+def _outputs() -> list[Output]:
+    named = [Output(prefix + name, COMPONENTS.get(name, 1)) for prefix in ("", "std ") for name in UNITS]
+    return [*named, *(Output(f"bias {name}") for name in UNITS if name not in COMPONENTS), Output("rmse")]
+
+
+def _as_fit(image: Image, arrays: Mapping[str, AnyArray], step: Step) -> Fit:
+    def maps(prefix: str) -> dict[str, Image]:
+        return {
+            name: image.derive(arrays[prefix + name], step, unit=unit)
+            for name, unit in UNITS.items()
+            if prefix + name in arrays
+        }
+
+    rmse = image.derive(arrays["rmse"], step)
+    flag = image.derive(arrays["flag"], step, unit="label")
+    return Fit(TENSOR.name, maps(""), maps("std "), rmse, flag, maps("bias "))
+
+
+def _fit_block(
+    design: LogDesign, method: str, rician: bool, signals: FloatArray, extra: Mapping[str, FloatArray]
+) -> dict[str, AnyArray]:
+    finite = np.asarray(np.isfinite(signals).all(axis=0))
+    if not finite.all():
+        signals = np.where(finite, signals, 1.0)
+    sigma = extra["sigma"][0] if "sigma" in extra else None
+    if sigma is not None:
+        sigma = np.where(sigma > 0, sigma, np.nan)
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        fit = fit_log_linear(
+            design,
+            signals,
+            sigma=sigma,
+            rounds=2 if method == "iwls" else 1,
+            robust=method == "irls",
+            rician=rician,
+        )
+        estimates = tensor_estimates(fit.theta[1:], fit.covariance[1:, 1:], fit.bias[1:])
+        estimates["S0"] = _unweighted_signal(fit)
+        estimates["tensor"] = Estimate(
+            fit.theta[1:], np.sqrt(np.einsum("iiv->iv", fit.covariance[1:, 1:])), fit.bias[1:]
+        )
+        flag = _flags(finite, fit, estimates)
+    return _result(flag, fit, estimates)
+
+
+def _unweighted_signal(fit: LogLinear) -> Estimate:
+    value = np.exp(np.minimum(fit.theta[0], 100.0))
+    variance = fit.covariance[0, 0]
+    return Estimate(value, value * np.sqrt(variance), value * (fit.bias[0] + variance / 2))
+
+
+def _flags(finite: AnyArray, fit: LogLinear, estimates: Mapping[str, Estimate]) -> AnyArray:
+    """One flag a voxel; the first that applies."""
+    determined = np.isfinite(fit.theta).all(axis=0)
+    trace = fit.theta[1:4].sum(axis=0)
+    floored = estimates["S0"].value < LOWEST_SNR * fit.sigma
+    conditions = [
+        (~finite, Flag.NOT_FINITE),
+        (~determined | floored, Flag.NO_SIGNAL),
+        (~(trace > 0), Flag.UNPHYSICAL),
+        (fit.rejected > _MANY, Flag.OUTLIERS),
+        (3 * estimates["MD"].value > trace * (1 + 1e-9), Flag.AT_BOUND),
+        (~np.isfinite(fit.sigma), Flag.NO_ERROR),
+    ]
+    return np.select([c for c, _ in conditions], [int(f) for _, f in conditions], int(Flag.OK)).astype(np.uint8)
+
+
+def _result(flag: AnyArray, fit: LogLinear, estimates: Mapping[str, Estimate]) -> dict[str, AnyArray]:
+    without = np.isin(flag, [Flag.NOT_FINITE, Flag.NO_SIGNAL, Flag.UNPHYSICAL])
+    arrays: dict[str, AnyArray] = {"rmse": np.where(without, np.nan, fit.rmse)}
+    for name, estimate in estimates.items():
+        arrays[name] = np.where(without, np.nan, estimate.value)
+        arrays["std " + name] = np.where(without, np.nan, estimate.std)
+        arrays["bias " + name] = np.where(without, np.nan, estimate.bias)
+    return {**arrays, "flag": flag}

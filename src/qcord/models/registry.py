@@ -1,0 +1,26 @@
+"""All models by name."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from qcord.core.errors import UnknownName
+from qcord.core.model import SignalModel
+from qcord.models.magnetisation_transfer_ratio import MTR
+from qcord.models.spoiled_gradient_echo import MTSAT, MTSAT_ERNST
+from qcord.models.tensor import TENSOR
+
+MODELS: Mapping[str, SignalModel] = MappingProxyType({m.name: m for m in (TENSOR, MTR, MTSAT, MTSAT_ERNST)})
+"""Name to model."""
+
+
+def get(name: str) -> SignalModel:
+    """Model of a name.
+
+    Raises
+    ------
+    UnknownName
+        If there is none; lists those that exist.
+    """
+    if name not in MODELS:
+        raise UnknownName(f"There is no model '{name}'; expected one of {', '.join(MODELS)}.")
+    return MODELS[name]
