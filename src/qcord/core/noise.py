@@ -63,8 +63,14 @@ class Rician:
     def expectation(self, signal: FloatArray) -> FloatArray:
         """Mean of the noisy signal."""
         x = np.asarray(signal, dtype=float) ** 2 / (4 * np.asarray(self.sigma) ** 2)
-        laguerre = (1 + 2 * x) * special.ive(0, x) + 2 * x * special.ive(1, x)
+        laguerre = (1 + 2 * x) * special.i0e(x) + 2 * x * special.i1e(x)
         return np.asarray(self.sigma * np.sqrt(np.pi / 2) * laguerre)
+
+    def expectation_slope(self, signal: FloatArray) -> FloatArray:
+        """Derivative of the mean of the noisy signal with respect to the signal."""
+        ratio = np.asarray(signal, dtype=float) / np.asarray(self.sigma)
+        x = ratio**2 / 4
+        return np.asarray(np.sqrt(np.pi / 8) * ratio * (special.i0e(x) + special.i1e(x)))
 
     def information(self, signal: FloatArray) -> FloatArray:
         """Fisher information of one measurement about its signal."""

@@ -18,7 +18,7 @@ from qcord.estimate.simulate import given_values
 _ROUNDS = 100
 _FIRST_DAMPING = 1e-3
 _STIFFEST = 1e12
-_COSINE = 1e-7
+_COSINE = 1e-6
 """Cosine between residual and any column of the Jacobian below which a fit has settled."""
 
 _EXACT = 1e-26
@@ -84,10 +84,8 @@ class _Problem:
         """Derivative (v, n, p) of the expectation."""
         slope = complex_step(self.signal, theta)
         if self.sigma is not None:
-            signal, step = np.asarray(self.signal(theta), dtype=float), 1e-4 * self.sigma
-            noise = Rician(self.sigma)
-            rise = (noise.expectation(signal + step) - noise.expectation(signal - step)) / (2 * step)
-            slope = slope * rise[..., None]
+            signal = np.asarray(self.signal(theta), dtype=float)
+            slope = slope * Rician(self.sigma).expectation_slope(signal)[..., None]
         return slope
 
 

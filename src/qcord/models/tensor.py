@@ -52,7 +52,8 @@ def signal(theta: AnyArray, protocol: Protocol, given: AnyArray) -> AnyArray:
     ----------
     Basser, Mattiello and LeBihan 1994, doi:10.1006/jmrb.1994.1037.
     """
-    return np.asarray(theta[..., :1] * np.exp(-theta[..., 1:] @ b_matrix(protocol).T))
+    exponent = np.einsum("...k,nk->...n", theta[..., 1:], b_matrix(protocol))
+    return np.asarray(theta[..., :1] * np.exp(-exponent))
 
 
 def start(measured: FloatArray, protocol: Protocol, given: FloatArray) -> FloatArray:
