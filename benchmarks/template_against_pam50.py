@@ -14,7 +14,7 @@ from scipy import ndimage
 
 from qcord.core.labels import COMBINED, TRACTS
 from qcord.template import tables
-from qcord.template.outline import Section, exponent_of
+from qcord.template.outline import Section, exponent_of, widest_row
 from qcord.template.parametric import parametric_template
 
 DATA = Path(os.environ.get("QCORD_TEST_DATA", Path(__file__).parents[1] / ".." / "shared" / "data"))
@@ -93,7 +93,7 @@ def measure(atlas: np.ndarray) -> None:
         middle = (total * y).sum() / total.sum()
         ap, rl = tables.CORD_AP[row], tables.CORD_RL[row]
         exponent = exponent_of(tables.CORD_AREA[row] / (ap * rl))
-        sizes = [np.asarray(v, dtype=float) for v in (ap, rl, exponent, 1, 1, 0)]
+        sizes = [np.asarray(s, dtype=float) for s in (ap, rl, exponent, widest_row(ap, exponent), 1, 1, 0)]
         u, v = Section(*sizes).disc(x, y - middle)
         for name, field in zip(tables.HALF_TRACTS, np.moveaxis(half, -1, 0), strict=True):
             weight = field / field.sum()

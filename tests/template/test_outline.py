@@ -4,13 +4,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.integrate import quad
 
-from qcord.template.outline import Section, exponent_of, fill_of
+from qcord.template.outline import Section, exponent_of, fill_of, widest_row
 from qcord.template.shape import mean_preserving, template_shape
 
 
 def _section(ap=7.0, rl=12.0, n=1.8):
     one = np.asarray(1.0)
-    return Section(ap * one, rl * one, n * one, 13 * one, 20 * one, 1 * one)
+    return Section(ap * one, rl * one, n * one, widest_row(ap, n), 13 * one, 20 * one, 1 * one)
 
 
 def _points(step=0.02):
@@ -50,7 +50,7 @@ def test_area_element_of_the_disc():
 
 
 @given(
-    st.lists(st.floats(0.0, 100.0), min_size=2, max_size=8),
+    st.lists(st.one_of(st.just(0.0), st.floats(0.01, 100.0)), min_size=2, max_size=8),
     st.lists(st.floats(5.0, 30.0), min_size=8, max_size=8),
 )
 def test_mean_preserving_curve_keeps_every_mean(values, widths):

@@ -8,6 +8,7 @@ that every region has its tabulated area: a power diagram with unequal metrics (
 
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 from scipy.interpolate import PchipInterpolator
@@ -61,7 +62,7 @@ class TractLayout:
 
     def at_row(self, u: ArrayLike, v: ArrayLike, row: int) -> FloatArray:
         """Fractions (..., 18) of the half regions at points of one height; ``u`` is the lateral distance."""
-        return _soft(_features(np.abs(u), np.asarray(v)) @ self.scores[row].astype(np.float32))
+        return _soft(_scores(_features(np.abs(u), np.asarray(v)), self.scores[row]))
 
     def fractions(self, u: FloatArray, v: FloatArray, height: FloatArray) -> FloatArray:
         """Fractions of all regions at points inside the cord.
@@ -81,13 +82,13 @@ class TractLayout:
         rows = self.row(height)
         order = np.argsort(rows, kind="stable")
         half = np.empty((len(u), len(tables.HALF_TRACTS)), dtype=np.float32)
-        starts = np.flatnonzero(np.diff(rows[order], prepend=-1))
-        for start, stop in zip(starts, [*starts[1:], len(order)], strict=True):
+        bounds = np.append(np.flatnonzero(np.diff(rows[order], prepend=-1)), len(order))
+        for start, stop in pairwise(bounds):
             points = order[start:stop]
             half[points] = self.at_row(u[points], v[points], int(rows[points[0]]))
         right = (u >= 0)[:, None]
         both = np.stack([np.where(right, 0, half), np.where(right, half, 0)], axis=-1)
-        return both.reshape(len(u), -1)
+        return both.reshape(len(u), 2 * len(tables.HALF_TRACTS))
 
 
 @lru_cache(maxsize=1)
@@ -119,8 +120,10 @@ def _positions(heights: FloatArray) -> tuple[FloatArray, FloatArray]:
         share = part.reshape(-1, *[1] * (values.ndim - 1))
         return np.asarray((1 - share) * values[lower] + share * values[lower + 1])
 
-    floor = SMALLEST_SPREAD**2 * np.eye(2)
-    return between(centres), np.linalg.inv(between(covariances) + floor)
+    c = between(covariances) + SMALLEST_SPREAD**2 * np.eye(2)
+    a, b, d = c[..., 0, 0], c[..., 0, 1], c[..., 1, 1]
+    adjugate = np.stack([np.stack([d, -b], axis=-1), np.stack([-b, a], axis=-1)], axis=-2)
+    return between(centres), adjugate / (a * d - b * b)[..., None, None]
 
 
 def _coefficients(centres: FloatArray, metrics: FloatArray, offsets: FloatArray) -> FloatArray:
@@ -142,11 +145,11 @@ def _solve_offsets(shape: CordShape, nodes: FloatArray, centres: FloatArray, met
     features = _features(u, v)
     measure = shape.at(nodes[:, None]).cord_area_at(u, v)
     measure = measure / measure.sum(axis=1, keepdims=True)
-    base = _coefficients(centres, metrics, np.zeros(wanted.shape)).astype(np.float32)
+    base = _coefficients(centres, metrics, np.zeros(wanted.shape))
     offsets = np.zeros(wanted.shape)
     start = offsets[0]
     for k in reversed(range(len(nodes))):
-        start = _newton(features @ base[k], measure[k].astype(np.float32), wanted[k], start)
+        start = _newton(_scores(features, base[k]), measure[k].astype(np.float32), wanted[k], start)
         offsets[k] = start
     return offsets
 
@@ -159,12 +162,13 @@ def _newton(scores: FloatArray, measure: FloatArray, wanted: FloatArray, start: 
         p = _soft(scores + offsets.astype(np.float32))
         weighted = p * measure[:, None]
         share = weighted.sum(axis=0, dtype=float)
-        curvature = np.diag(share) - (weighted.T @ p).astype(float)
+        curvature = np.diag(share) - np.einsum("ni,nj->ij", weighted, p).astype(float)
         step = np.linalg.solve(curvature + ridge, wanted - share)
         offsets = offsets + step * min(1.0, LARGEST_STEP / max(np.abs(step).max(), 1e-12))
         if np.abs(share / wanted - 1).max() < TOLERANCE:
             break
-    return np.asarray(offsets - offsets.mean())
+    # Rounded far below the tolerance, so that the last digits of a linear algebra library do not matter.
+    return np.round(offsets - offsets.mean(), 4)
 
 
 def _half_disc() -> tuple[FloatArray, FloatArray]:
@@ -179,6 +183,11 @@ def _half_disc() -> tuple[FloatArray, FloatArray]:
 
 def _features(u: FloatArray, v: FloatArray) -> FloatArray:
     return np.stack([np.ones_like(u), u, v, u * u, u * v, v * v], axis=-1).astype(np.float32)
+
+
+def _scores(features: FloatArray, coefficients: FloatArray) -> FloatArray:
+    # Not a matrix product: its summation order, and so the last digit, would depend on the linear algebra library.
+    return np.asarray(np.einsum("...k,kr->...r", features, coefficients.astype(np.float32)))
 
 
 def _soft(scores: FloatArray) -> FloatArray:

@@ -24,6 +24,8 @@ class Section:
         Diameters of the cord [mm].
     exponent : array
         Exponent of its superellipse; 2 is an ellipse.
+    widest : array
+        Distance of the widest row anterior of the centroid [mm], see `widest_row`.
     canal_ap, canal_rl : array
         Diameters of the dural sac [mm], an ellipse.
     canal_shift : array
@@ -33,6 +35,7 @@ class Section:
     ap: FloatArray
     rl: FloatArray
     exponent: FloatArray
+    widest: FloatArray
     canal_ap: FloatArray
     canal_rl: FloatArray
     canal_shift: FloatArray
@@ -68,6 +71,7 @@ class Section:
             self.ap + 2 * margin,
             self.rl + 2 * margin,
             self.exponent,
+            self.widest,
             self.canal_ap,
             self.canal_rl,
             self.canal_shift,
@@ -80,8 +84,7 @@ class Section:
 
     def _quadrant(self, x: ArrayLike, y: ArrayLike) -> tuple[FloatArray, FloatArray, FloatArray]:
         n = self.exponent
-        offset = (1 - 2 * VENTRAL_SHARE) * self.ap * _half_centroid(n)
-        ventral = np.asarray(y, dtype=float) - offset
+        ventral = np.asarray(y, dtype=float) - self.widest
         share = np.where(ventral > 0, VENTRAL_SHARE, 1 - VENTRAL_SHARE)
         ventral = ventral / (share * self.ap)
         lateral = np.abs(np.asarray(x, dtype=float)) / (self.rl / 2)
@@ -109,7 +112,8 @@ def _fill_table() -> tuple[FloatArray, FloatArray]:
     return grid, fill_of(grid)
 
 
-def _half_centroid(exponent: FloatArray) -> FloatArray:
-    """Height of the centroid of half a superellipse over its semi-axis."""
+def widest_row(ap: ArrayLike, exponent: ArrayLike) -> FloatArray:
+    """Distance [mm] of the widest row anterior of the centroid: the deeper dorsal half draws the centroid back."""
     n = np.asarray(exponent, dtype=float)
-    return np.asarray(beta(2 / n, 1 + 1 / n) / n / fill_of(n))
+    half_centroid = beta(2 / n, 1 + 1 / n) / n / fill_of(n)
+    return np.asarray((1 - 2 * VENTRAL_SHARE) * np.asarray(ap) * half_centroid)

@@ -8,10 +8,13 @@ from scipy.interpolate import PchipInterpolator
 
 from qcord.core.arrays import ArrayLike, FloatArray
 from qcord.template import tables
-from qcord.template.outline import Section, exponent_of
+from qcord.template.outline import Section, exponent_of, widest_row
 
 STEP = 0.5
 """Distance [mm] between the heights at which sizes are kept."""
+
+SMALLEST_DIAMETER = 1e-6
+"""Stands for the diameter [mm] where there is no cord."""
 
 CONUS_ASPECT = 0.75
 """Anterior-posterior over right-left diameter of the conus, that of the cord at T12."""
@@ -24,7 +27,7 @@ class CordShape:
     Parameters
     ----------
     heights : (m,) array
-        World heights [mm], ascending.
+        World heights [mm], ascending, equally spaced.
     area, ap, rl : (m,) arrays
         Cross-section [mm2] and diameters [mm] of the cord; 0 below the conus.
     canal_ap, canal_rl, canal_shift : (m,) arrays
@@ -39,23 +42,21 @@ class CordShape:
     canal_rl: FloatArray
     canal_shift: FloatArray
 
+    def __post_init__(self) -> None:
+        ap, rl = np.maximum(self.ap, SMALLEST_DIAMETER), np.maximum(self.rl, SMALLEST_DIAMETER)
+        exponent = exponent_of(np.where(self.area > 0, self.area / (ap * rl), np.pi / 4))
+        sizes = (ap, rl, exponent, widest_row(ap, exponent), self.canal_ap, self.canal_rl, self.canal_shift)
+        object.__setattr__(self, "_sizes", np.stack(sizes))
+
     def at(self, height: ArrayLike) -> Section:
         """Sizes at some heights, of the same shape; those of the nearer end beyond the ends."""
-        where = np.asarray(height, dtype=float)
-
-        def along(values: FloatArray) -> FloatArray:
-            return np.asarray(np.interp(where, self.heights, values))
-
-        ap, rl, area = along(self.ap), along(self.rl), along(self.area)
-        box = np.maximum(ap * rl, 1e-9)
-        return Section(
-            np.maximum(ap, 1e-6),
-            np.maximum(rl, 1e-6),
-            exponent_of(area / box),
-            along(self.canal_ap),
-            along(self.canal_rl),
-            along(self.canal_shift),
-        )
+        last = len(self.heights) - 1
+        position = (np.asarray(height, dtype=float) - self.heights[0]) / (self.heights[1] - self.heights[0])
+        position = np.clip(position, 0, last)
+        below = np.minimum(position.astype(int), last - 1)
+        part = position - below
+        sizes = self._sizes  # type: ignore[attr-defined]
+        return Section(*((1 - part) * values[below] + part * values[below + 1] for values in sizes))
 
 
 def mean_preserving(values: ArrayLike, edges: ArrayLike) -> Callable[[ArrayLike], FloatArray]:
