@@ -168,11 +168,11 @@ def log_floor(snr_squared: FloatArray) -> FloatArray:
     """Expected rise of the logarithm of a Rician magnitude over that of its signal, E1(snr^2 / 2) / 2.
 
     The exponential integral is taken as exp(-x) ln(1 + g / x) with g a ratio of two quadratics in x that has the
-    right limits at both ends, exp(-gamma) and 1 - 1 / (2 x); it is nowhere off by more than .4 %, and zero beyond
-    x = 16, where it is below 1e-8.
+    right limits at both ends, exp(-gamma) and 1 - 1 / (2 x); it is nowhere off by more than .4 %. Beyond a
+    signal-to-noise ratio of 4, where it is below 2e-5, it counts as zero.
     """
     floor = np.zeros_like(snr_squared)
-    low = snr_squared < 32
+    low = snr_squared < 16
     x = np.maximum(snr_squared[low] / 2, 1e-3)
     square = x * x
     g = (square + 1.62 * x + 0.317 * np.exp(-np.euler_gamma)) / (square + 2.12 * x + 0.317)
