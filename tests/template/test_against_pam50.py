@@ -6,9 +6,7 @@ import pytest
 from scipy import ndimage
 
 from qcord.core.labels import COMBINED, TRACTS
-from qcord.core.template import Template
 from qcord.template import tables
-from qcord.template.parametric import parametric_template
 
 pytestmark = pytest.mark.real
 
@@ -16,11 +14,6 @@ pytestmark = pytest.mark.real
 @pytest.fixture(scope="module")
 def pam50(data_dir) -> Path:
     return data_dir / "templates" / "PAM50"
-
-
-@pytest.fixture(scope="module")
-def template() -> Template:
-    return parametric_template()
 
 
 def _slice(folder: Path, k: int) -> np.ndarray:

@@ -13,11 +13,6 @@ CERVICAL_TO_T12 = tables.LEVELS[:19]
 
 
 @pytest.fixture(scope="module")
-def template() -> Template:
-    return parametric_template()
-
-
-@pytest.fixture(scope="module")
 def areas(template) -> pd.DataFrame:
     """Area [mm2] of each region, cord and fluid: mean over the slices of each level."""
     pixel = template.grid.spacing[0] * template.grid.spacing[1]

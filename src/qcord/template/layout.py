@@ -168,7 +168,7 @@ def _newton(scores: FloatArray, measure: FloatArray, wanted: FloatArray, start: 
         if np.abs(share / wanted - 1).max() < TOLERANCE:
             break
     # Rounded far below the tolerance, so that the last digits of a linear algebra library do not matter.
-    return np.round(offsets - offsets.mean(), 4)
+    return np.asarray(np.round(offsets - offsets.mean(), 4))
 
 
 def _half_disc() -> tuple[FloatArray, FloatArray]:
