@@ -244,6 +244,17 @@ def test_unknown_noise_leaves_values_without_interval():
     assert np.isnan(fit.std["FA"].data).all()
 
 
+def test_holes_of_the_noise_map_are_filled_from_the_residuals():
+    theta, _ = tensors(np.full(40, 0.7), seed=18)
+    series, sigma = scan(theta, 30, 18)
+    noise = np.full((40, 1, 1), sigma)
+    noise[3], noise[7] = np.nan, 0
+    fit = fit_tensor(series, sigma=Image(noise, series.image.grid))
+    own, given_noise = fit_tensor(series), fit_tensor(series, sigma=sigma)
+    for v, expected in ((3, own), (7, own), (5, given_noise)):
+        assert fit.std["FA"].data[v, 0, 0] == expected.std["FA"].data[v, 0, 0]
+
+
 def test_mistakes_are_named():
     theta, _ = tensors(np.full(6, 0.7), seed=17)
     series, _ = scan(theta, 30, 17)

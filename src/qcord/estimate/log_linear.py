@@ -101,7 +101,7 @@ def fit_log_linear(
     signal : (n, v) array
         Finite measurements. Those that are not positive are left out.
     sigma : (v,) array, optional
-        Standard deviation of the noise; without it, it is taken from the residuals.
+        Standard deviation of the noise; without it, or where it is NaN, it is taken from the residuals.
     rounds : int
         Weighted fits in a row. The first takes its weights (squared signals) from an unweighted fit, each
         other one from the fit before.
@@ -142,11 +142,12 @@ def fit_log_linear(
         rejected = 1 - used.mean(axis=0)
     fitted = product(design.columns, theta)
     count = used.sum(axis=0)
-    if sigma is None:
+    if sigma is None or not np.isfinite(sigma).all():
         residual = np.subtract(logs, fitted, out=logs)
         residual *= residual
         freedom = np.where(count > len(theta), count - len(theta), np.nan)
-        sigma = np.sqrt(np.einsum("nv,nv->v", weights, residual) / freedom)
+        scatter = np.sqrt(np.einsum("nv,nv->v", weights, residual) / freedom)
+        sigma = scatter if sigma is None else np.where(np.isfinite(sigma), sigma, scatter)
     variance = np.asarray(sigma**2)
     np.exp(np.clip(fitted, -_LIMIT, _LIMIT, out=fitted), out=fitted)
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):

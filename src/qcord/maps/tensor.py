@@ -59,8 +59,8 @@ def fit_tensor(
     mask : Image, optional
         Voxels to fit; all by default.
     sigma : Image or float, optional
-        Standard deviation of the noise, unit of the signal. Without it the residuals give it, voxel by voxel,
-        and so include what physiology adds.
+        Standard deviation of the noise, unit of the signal. Without it, or where it is NaN or zero, the residuals
+        give it, voxel by voxel, and so include what physiology adds.
     method : str
         ``wls``: weighted by the squared signals that an unweighted fit predicts. ``iwls``: once more with the
         weights that this fit predicts. ``irls``: robust weights, rejection of outliers, weighted fit of the rest.
@@ -86,8 +86,17 @@ def fit_tensor(
 
     Notes
     -----
-    Negative eigenvalues count as zero and are flagged AT_BOUND. At the signal-to-noise ratios of the cord the
-    bias is not small against the error of a mean over a tract: average ``map - bias``, not ``map``.
+    Negative eigenvalues count as zero and are flagged AT_BOUND.
+
+    At the signal-to-noise ratios of the cord the bias is not small against the error of a mean over a tract:
+    average ``map - bias``, not ``map``. Simulated with 5 b = 0 and 30 directions at 800 s/mm2, 95 % intervals of
+    ``map - bias`` of FA cover the truth in 92-96 % of means over 1 to 100 voxels for FA from .5 to .85 and a
+    ratio (b = 0) from 6.5 to 20, and for FA of .35 from a ratio of 8; those of ``map`` alone in less than half at
+    the worst of them (``benchmarks/models.py coverage``). Intervals of AD are somewhat too short below a ratio of 10 (88-94 %).
+
+    The noise must be independent between volumes. Denoising by principal components breaks this: it takes noise
+    from the residuals and leaves it, and a bias towards the neighbours, in the estimates. Fit the series as
+    measured for tables; fit the denoised one for the eye.
     """
     if method not in METHODS:
         raise UnknownName(f"There is no method '{method}' for the tensor; expected one of {', '.join(METHODS)}.")

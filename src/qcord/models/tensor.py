@@ -52,6 +52,7 @@ def signal(theta: AnyArray, protocol: Protocol, given: AnyArray) -> AnyArray:
     ----------
     Basser, Mattiello and LeBihan 1994, doi:10.1006/jmrb.1994.1037.
     """
+    # einsum, not @: a BLAS product would start threads below the threads that run over blocks of voxels
     exponent = np.einsum("...k,nk->...n", theta[..., 1:], b_matrix(protocol))
     return np.asarray(theta[..., :1] * np.exp(-exponent))
 
