@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import ndimage
 
-from qcord.anatomy.boundary import ANGLES, centres_of, cover, only_cord, radii_of, smooth_surface
+from qcord.anatomy.boundary import ANGLES, centres_of, cover, level, only_cord, radii_of, smooth_surface
 from qcord.anatomy.detect import best_path
+from qcord.anatomy.edge import half_level_offset
 from qcord.anatomy.network import COARSE
 from qcord.anatomy.sampling import sections
 
@@ -110,3 +112,30 @@ def test_outside_the_field_of_view_is_marked():
     assert inside.sum() == 10 * 8
     assert planes[inside > 0] == pytest.approx(1.0)
     assert (planes[inside == 0] == 0).all()
+
+
+@pytest.mark.parametrize("shift", [-0.3, 0.0, 0.25])
+@pytest.mark.parametrize(("cord", "fluid"), [(0.4, 1.0), (0.8, 0.3), (1.0, 0.1)])
+def test_half_level_finds_how_far_the_edge_is_off(cord, fluid, shift):
+    x, y = np.meshgrid(*(2 * [(np.arange(96) - 47.5) * 0.5]), indexing="ij")
+    image = np.where(np.hypot(x, y) < 5, cord, np.where(np.hypot(x, y) < 9, fluid, 0.2))
+    image = ndimage.gaussian_filter(image, 1.0) + np.random.default_rng(1).normal(0, 0.03, image.shape)
+    drawn = np.full((1, ANGLES), 5.0 - shift)
+    assert half_level_offset(image[None], drawn, 0.5) == pytest.approx(shift, abs=0.06)
+
+
+def test_half_level_is_not_believed_without_contrast_or_far_away():
+    rng = np.random.default_rng(2)
+    flat = 1 + rng.normal(0, 0.02, (2, 96, 96))
+    assert half_level_offset(flat, np.full((2, ANGLES), 5.0), 0.5) == 0
+    x, y = np.meshgrid(*(2 * [(np.arange(96) - 47.5) * 0.5]), indexing="ij")
+    far = np.where(np.hypot(x, y) < 7, 0.4, 1.0)[None]
+    assert half_level_offset(far, np.full((1, ANGLES), 5.0), 0.5) == 0
+    assert half_level_offset(far[:0], np.empty((0, ANGLES)), 0.5) == 0
+
+
+def test_doubt_does_not_make_a_cord_thinner():
+    share = disc(64, (0, 0), 9.0)[None].astype(np.float32)
+    for doubt in (1.0, 0.8, 0.6):
+        radii = radii_of(level(doubt * share), np.zeros((1, 2)), 0.5)
+        assert (radii**2).mean() == pytest.approx(4.5**2, rel=0.04)

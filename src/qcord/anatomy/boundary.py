@@ -5,6 +5,8 @@ from scipy import ndimage
 
 from qcord.core.arrays import BoolArray, FloatArray
 
+UNSURE = 0.35
+"""Share below which a pixel of the network's output is not part of a cord."""
 ANGLES = 48
 """Rays of the curve."""
 HARMONICS = 6
@@ -28,7 +30,7 @@ def only_cord(share: FloatArray) -> FloatArray:
     prior = np.exp(-(x[:, None] ** 2 + y[None] ** 2) / (2 * (n[0] / 5) ** 2))
     out = np.zeros_like(share)
     for k, plane in enumerate(share):
-        labels, count = ndimage.label(plane > 0.35)
+        labels, count = ndimage.label(plane > UNSURE)
         if count == 0:
             continue
         mass = ndimage.sum_labels(plane * prior, labels, np.arange(1, count + 1))
@@ -36,6 +38,15 @@ def only_cord(share: FloatArray) -> FloatArray:
         around = ndimage.binary_dilation(best, iterations=3) & ((labels == 0) | best)
         out[k] = np.where(around, plane, 0)
     return out
+
+
+def level(share: FloatArray) -> FloatArray:
+    """Raise each section so that its inside is 1, (z, x, y): doubt whether it is cord must not make it thinner."""
+    inside = share > UNSURE
+    count = np.maximum(inside.sum(axis=(1, 2), keepdims=True), 1)
+    plateau = np.where(inside, share, 0).sum(axis=(1, 2), keepdims=True) / count
+    top = np.where(inside, np.maximum(share - plateau, 0), 0).sum(axis=(1, 2), keepdims=True) / count
+    return np.asarray(np.minimum(share / np.clip(plateau + top, UNSURE, 1), 1), dtype=np.float32)
 
 
 def centres_of(share: FloatArray) -> tuple[FloatArray, FloatArray]:

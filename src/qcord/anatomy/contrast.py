@@ -4,11 +4,12 @@ from types import MappingProxyType
 
 from qcord.core.image import Image
 
-POLARITY = MappingProxyType({"T2w": -1, "T2star": -1, "b0": -1, "bold": -1, "T1w": 1, "dwi": 1, "MTon": 0, "MToff": 0})
+POLARITY = MappingProxyType({"T2w": -1, "T2star": -1, "b0": 0, "bold": -1, "T1w": 1, "dwi": 1, "MTon": 0, "MToff": 0})
 """1 where the cord is brighter than the fluid around it, -1 where darker, 0 where that depends on the protocol.
 
-Fluid has the longer T1, T2 and T2* and diffuses faster, so the sign follows from the kind of weighting; in
-gradient echoes of small angle, with or without magnetisation transfer, it depends on TR and flip angle.
+Fluid has the longer T1, T2 and T2* and diffuses faster, so the sign follows from the kind of weighting. It is not
+known in gradient echoes of small angle, with or without magnetisation transfer, where it depends on TR and flip angle,
+nor at b = 0, where the short, pulse-triggered TR saturates the fluid.
 """
 
 _SUFFIXES = MappingProxyType(

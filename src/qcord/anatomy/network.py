@@ -93,7 +93,7 @@ def _session(name: str) -> Any:
 
 
 def cord_share(planes: FloatArray, view: View, hint: float = 0.0) -> FloatArray:
-    """Share of each pixel that is cord.
+    """Share of each pixel that is cord: the mean of what the network sees in a section and in its mirror image.
 
     Parameters
     ----------
@@ -114,6 +114,8 @@ def cord_share(planes: FloatArray, view: View, hint: float = 0.0) -> FloatArray:
     step = max(1, int(8 * 96 * 96 / (planes.shape[1] * planes.shape[2])))  # a few MB of activations at a time
     for start in range(0, len(planes), step):
         block = planes[start : start + step].astype(np.float32)
-        fed = np.stack([block, np.full_like(block, hint)], axis=1)
-        out[start : start + step] = session.run(None, {"image": fed})[0][:, 0]
+        both = np.concatenate([block, block[:, ::-1]])
+        fed = np.stack([both, np.full_like(both, hint)], axis=1)
+        share = session.run(None, {"image": fed})[0][:, 0]
+        out[start : start + step] = (share[: len(block)] + share[len(block) :, ::-1]) / 2
     return out

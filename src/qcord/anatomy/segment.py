@@ -1,20 +1,25 @@
 """The cord in an image: mask, share of each voxel, axis, and how sure each slice is."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import ndimage
 
-from qcord.anatomy.boundary import centres_of, cover, only_cord, radii_of, smooth_surface
+from qcord.anatomy.boundary import centres_of, cover, level, only_cord, radii_of, smooth_surface
 from qcord.anatomy.centerline import Centerline, curve_through
 from qcord.anatomy.contrast import POLARITY, contrast_of
 from qcord.anatomy.detect import find_axis
+from qcord.anatomy.edge import half_level_offset
 from qcord.anatomy.network import FINE, cord_share, normalize
 from qcord.anatomy.sampling import sections
 from qcord.core.arrays import BoolArray, FloatArray
 from qcord.core.errors import EmptyRegion, ImplausibleValue, UnknownName
 from qcord.core.image import Image, Step
 
+REFERENCES = (
+    "Ronneberger 2015, doi:10.1007/978-3-319-24574-4_28",
+    "Billot 2023, doi:10.1016/j.media.2023.102789",
+)
 ALIGNED_MEAN = 1.2
 """Standard deviation [mm] of the mean over aligned slices: thin slices gain signal, thick ones stay as they are."""
 SURFACE = 2.0
@@ -25,10 +30,6 @@ GAP = 12.0
 """Longest stretch [mm] without evidence that is bridged between slices that have it: below a vertebral level."""
 SMALLEST = 8.0
 """Area [mm2] below which the tip of the conus is no longer told from a root."""
-MEDULLA = 1.25
-"""The top of the cord ends where its area exceeds that of the cord below by this factor: no level of the neck does."""
-LOOK_BELOW = 60.0
-"""Length [mm] of cord below a slice with which its area is compared: C1 to C4."""
 FAR_OFF = 3.0
 """Distance [mm] from the middle of its section at which a cord is looked at again, centred."""
 SMALLEST_FIELD = 12.0
@@ -104,6 +105,7 @@ def segment_cord(
     share, places = _near_share(volume, spacing, places, hint)
     tube = _fit_tube(share, places, spacing)
     keep = _stretch(tube, spacing[2])
+    tube = _at_half_level(volume, spacing, tube, keep)
     if not keep.any():
         raise EmptyRegion(
             f"No spinal cord was found in {image.label}, expected one in at least one slice; check the image, "
@@ -119,6 +121,7 @@ class _Tube:
     radii: FloatArray
     places: FloatArray
     sure: FloatArray
+    offset: float = 0.0
 
     @property
     def area(self) -> FloatArray:
@@ -173,20 +176,28 @@ def _near_share(
     return share, places
 
 
-def _look(volume: FloatArray, spacing: tuple[float, float, float], places: FloatArray, hint: float) -> FloatArray:
-    """Share of cord on fine sections about given places, one connected part in each."""
+def _aligned(
+    volume: FloatArray, spacing: tuple[float, float, float], places: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Fine sections about given places, averaged along the cord, and where they lie in the field of view."""
     planes, inside = sections(volume, spacing, places, (FINE.size, FINE.size), FINE.spacing)
     spread = ALIGNED_MEAN / spacing[2]
     if spread > 0.25:
         seen = ndimage.gaussian_filter1d(inside, spread, axis=0, mode="constant")
         planes = ndimage.gaussian_filter1d(planes, spread, axis=0, mode="constant") / np.maximum(seen, 1e-6)
-    return only_cord(cord_share(normalize(planes * inside, inside, FINE), FINE, hint) * inside)
+    return planes * inside, inside
+
+
+def _look(volume: FloatArray, spacing: tuple[float, float, float], places: FloatArray, hint: float) -> FloatArray:
+    """Share of cord on fine sections about given places, one connected part in each."""
+    planes, inside = _aligned(volume, spacing, places)
+    return only_cord(cord_share(normalize(planes, inside, FINE), FINE, hint) * inside)
 
 
 def _fit_tube(share: FloatArray, places: FloatArray, spacing: tuple[float, float, float]) -> _Tube:
     """Smooth closed curves through the shares."""
     centres, area = centres_of(share)
-    radii = radii_of(share, centres, FINE.spacing)
+    radii = radii_of(level(share), centres, FINE.spacing)
     weight = area / max(float(area.max()), 1e-6)
     spread = SURFACE / spacing[2]
     radii = smooth_surface(radii, weight, spread)
@@ -197,6 +208,13 @@ def _fit_tube(share: FloatArray, places: FloatArray, spacing: tuple[float, float
             [ndimage.gaussian_filter1d(places[:, a] * weight, spread, mode="constant") / total for a in (0, 1)], axis=1
         )
     return _Tube(radii, places, _certainty(share, centres, radii))
+
+
+def _at_half_level(volume: FloatArray, spacing: tuple[float, float, float], tube: _Tube, keep: BoolArray) -> _Tube:
+    """Move the whole edge to the half level between cord and fluid."""
+    planes = _aligned(volume, spacing, tube.places)[0]
+    offset = half_level_offset(planes[keep], tube.radii[keep], FINE.spacing)
+    return replace(tube, radii=np.maximum(tube.radii + offset, 0), offset=offset)
 
 
 def _certainty(share: FloatArray, centres: FloatArray, radii: FloatArray) -> FloatArray:
@@ -215,28 +233,21 @@ def _certainty(share: FloatArray, centres: FloatArray, radii: FloatArray) -> Flo
 
 
 def _stretch(tube: _Tube, height: float) -> BoolArray:
-    """Slices of the one stretch that holds the cord."""
+    """Slices of the one stretch that holds the cord, short gaps between longer parts of it included."""
     good = (tube.sure >= SURE) & (tube.area >= SMALLEST)
-    size = int(GAP / height) + 1
-    good = ndimage.binary_closing(np.pad(good, size), np.ones(size, dtype=bool))[size:-size]
     labels, count = ndimage.label(good)
-    if count == 0:
-        return np.asarray(good)
-    mass = ndimage.sum_labels(tube.sure, labels, np.arange(1, count + 1))
-    keep = labels == 1 + int(np.argmax(mass))
-    return _below_medulla(tube.area, keep, height)
-
-
-def _below_medulla(area: FloatArray, keep: BoolArray, height: float) -> BoolArray:
-    """Drop the slices at the top whose area says medulla."""
-    keep = keep.copy()
-    look = max(2, round(LOOK_BELOW / height))
-    rows = np.flatnonzero(keep)
-    for row in rows[::-1]:
-        below = area[max(rows[0], row - look) : row]
-        if len(below) < 2 or area[row] <= MEDULLA * np.median(below):
-            break
-        keep[row] = False
+    runs = [np.flatnonzero(labels == i) for i in range(1, count + 1)]
+    joined: list[list[int]] = []
+    for run in runs:
+        gap = run[0] - joined[-1][-1] - 1 if joined else 0
+        short = min(len(run), len(joined[-1])) if joined else 0
+        if joined and gap * height <= GAP and gap <= short:
+            joined[-1] = list(range(joined[-1][0], run[-1] + 1))
+        else:
+            joined.append(list(run))
+    keep = np.zeros(len(good), dtype=bool)
+    if joined:
+        keep[max(joined, key=lambda rows: float(tube.sure[rows].sum()))] = True
     return keep
 
 
@@ -245,7 +256,12 @@ def _result(image: Image, tube: _Tube, keep: BoolArray, kind: str | None) -> Cor
     grid = image.grid
     share = cover(tube.radii, tube.places, grid.shape, grid.spacing, keep)
     rows = np.flatnonzero(keep)
-    step = Step("segment_cord", {"contrast": kind or "not known", "slices": f"{rows[0]}-{rows[-1]}"})
+    settings = {
+        "contrast": kind or "not known",
+        "slices": f"{rows[0]}-{rows[-1]}",
+        "edge_shift_mm": round(tube.offset, 3),
+    }
+    step = Step("segment_cord", settings, REFERENCES)
     points = grid.world(np.concatenate([tube.places[rows], rows[:, None]], axis=1))
     if len(rows) == 1:
         points = grid.world(np.concatenate([np.repeat(tube.places[rows], 2, 0), rows[0] + [[-0.5], [0.5]]], axis=1))
