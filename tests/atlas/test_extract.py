@@ -18,6 +18,7 @@ from qcord.core.image import Image
 from qcord.core.labels import CSF, TRACTS
 from qcord.ingest.nifti import read_image
 from qcord.ingest.pam50 import read_warped_atlas
+from qcord.preprocess.noise_correlation import NoiseCorrelation
 
 NAMES = (TRACTS[0], TRACTS[4], TRACTS[30], CSF)
 
@@ -117,14 +118,28 @@ def test_regions_that_cannot_be_told_apart_are_flagged():
 
 
 def test_correlated_noise_widens_the_error():
-    a = atlas(np.random.default_rng(6))
+    generator = np.random.default_rng(6)
+    a = atlas(generator)
     image = mixture(a, np.array([50.0, 46.0, 40.0, 10.0]))
     std = Image(np.full(a.grid.shape, 2.0), a.grid, "percent")
-    plain = pick(extract(image, a, std=std), NAMES[0], "wa")
-    wide = pick(extract(image, a, std=std, correlation=4.0), NAMES[0], "wa")
-    np.testing.assert_allclose(wide.se, 2 * plain.se)
+    plain = extract(image, a, std=std, by=["level"], regions=NAMES[:2])
     n = a.weights[np.isin(a.index[:, 2], [2, 3]), 0]
-    np.testing.assert_allclose(plain.se, 2 * np.sqrt((n**2).sum()) / n.sum())
+    np.testing.assert_allclose(pick(plain, NAMES[0], "wa").se, 2 * np.sqrt((n**2).sum()) / n.sum())
+    draws = []
+    chain = np.exp(-0.5 * (np.abs(np.subtract.outer(np.arange(30), np.arange(30)))) ** 2)  # any stationary noise
+    lags = np.outer(chain[15, 11:20], chain[15, 11:20])[..., None]
+    noise = NoiseCorrelation(lags, float(lags.sum()))
+    wide = extract(image, a, std=std, by=["level"], regions=NAMES[:2], correlation=noise)
+    root = np.linalg.cholesky(chain + 1e-9 * np.eye(30))
+    for _ in range(300):
+        white = generator.standard_normal((30, 30, 6))
+        field = 2 * np.einsum("ai,bj,ijk->abk", root, root, white)[5:15, 5:11]
+        noisy = image.derive(image.data + field)
+        draws.append(extract(noisy, a, by=["level"], regions=NAMES[:2])["value"].to_numpy())
+    seen = np.std(draws, axis=0)
+    np.testing.assert_allclose(wide["se"][wide.estimator == "wa"], seen[wide.estimator == "wa"], rtol=0.15)
+    np.testing.assert_allclose(wide["se"][wide.estimator == "ml"], seen[wide.estimator == "ml"], rtol=0.15)
+    assert (wide["se"] > 1.2 * plain["se"])[wide.estimator == "wa"].all()
 
 
 def test_order_of_voxels_does_not_matter():

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import sparse
 
 from qcord.core.arrays import FloatArray, IntArray
 
@@ -50,9 +51,26 @@ class LinearEstimate:
         """Regional values (r,)."""
         return np.asarray(self.matrix @ x)
 
-    def variance(self, voxel_variance: FloatArray, spread: float = 0.0) -> FloatArray:
-        """Variance (r,) from that of the voxels and, where the estimator leans on a prior, its spread."""
-        return np.asarray(self.matrix**2 @ voxel_variance + (spread * self.leakage) ** 2)
+    def variance(
+        self, voxel_variance: FloatArray, spread: float = 0.0, correlation: sparse.csr_array | None = None
+    ) -> FloatArray:
+        """Variance (r,) of the values.
+
+        Parameters
+        ----------
+        voxel_variance : (n,) array
+            Variance of each voxel.
+        spread : float
+            Standard deviation of regions about their cluster, for estimators that lean on a prior.
+        correlation : (n, n) sparse array, optional
+            Correlation of the errors of voxels; independent by default.
+        """
+        if correlation is None:
+            noise = self.matrix**2 @ voxel_variance
+        else:
+            scaled = np.nan_to_num(self.matrix) * np.sqrt(voxel_variance)
+            noise = np.maximum(((scaled @ correlation) * scaled).sum(axis=1), 0)
+        return np.asarray(noise + (spread * self.leakage) ** 2)
 
     def take(self, rows: IntArray) -> "LinearEstimate":
         """Selected regions."""

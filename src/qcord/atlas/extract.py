@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from scipy import sparse
 from scipy.stats import norm
 
 from qcord.atlas.estimators import LinearEstimate, Scatter, maximum_likelihood, regional_estimate
@@ -15,6 +16,7 @@ from qcord.core.flags import Flag
 from qcord.core.grid import require_same_grid
 from qcord.core.image import Image
 from qcord.core.labels import CLUSTERS, COMBINED, VERTEBRAE, regions_of
+from qcord.preprocess.noise_correlation import NoiseCorrelation
 
 DESCRIBED = 0.9
 """Least share of a voxel that the atlas must account for; the rest of a voxel below it has an unknown value, which
@@ -38,18 +40,23 @@ class Voxels:
         Value and its variance; variance NaN where no error is known.
     weights : (n, r) array
         Fractions of the regions.
-    slices : (n,) int array
-        Slice number.
+    index : (n, 3) int array
+        Place in the grid.
     """
 
     value: FloatArray
     variance: FloatArray
     weights: FloatArray
-    slices: IntArray
+    index: IntArray
+
+    @property
+    def slices(self) -> IntArray:
+        """Slice of each voxel."""
+        return self.index[:, 2]
 
     def take(self, chosen: BoolArray) -> "Voxels":
         """Subset of voxels."""
-        return Voxels(self.value[chosen], self.variance[chosen], self.weights[chosen], self.slices[chosen])
+        return Voxels(self.value[chosen], self.variance[chosen], self.weights[chosen], self.index[chosen])
 
 
 def extract(
@@ -60,7 +67,7 @@ def extract(
     by: Sequence[str] = ("level", "slice", "all"),
     estimators: Sequence[str] = ESTIMATORS,
     regions: Iterable[str] | None = None,
-    correlation: float = 1.0,
+    correlation: NoiseCorrelation | None = None,
     map_ratio: float = 1.0,
 ) -> pd.DataFrame:
     """Values of tracts and combined regions.
@@ -81,8 +88,8 @@ def extract(
         ``wa`` weighted mean, ``ml`` maximum likelihood, ``map`` maximum a posteriori.
     regions : iterable of str, optional
         Names to report; all fields of the atlas and the combined regions by default.
-    correlation : float
-        Variance of a mean over neighbouring voxels relative to independent ones; 1 for white noise.
+    correlation : NoiseCorrelation, optional
+        Correlation of the errors of neighbouring voxels; independent by default.
     map_ratio : float
         Noise over spread of the regions in the maximum a posteriori estimate; 1 is the customary choice. Its
         error is computed from the scatter that the data show, whatever the ratio.
@@ -116,16 +123,17 @@ def extract(
     known: dict[tuple[bytes, bytes, str], LinearEstimate] = {}
     tables = []
     for metric, image in values.items():
-        voxels = _voxels(image, errors.get(metric), atlas, correlation)
+        voxels = _voxels(image, errors.get(metric), atlas)
         scatter = estimate_scatter(voxels, cluster, atlas.levels)
         used = np.isfinite(np.asarray(image.data[tuple(atlas.index.T)], dtype=float)).tobytes()
         for level, slice_name, chosen in spots:
             part = voxels.take(np.isin(voxels.slices, chosen))
+            joint = None if correlation is None else correlation_matrix(part.index, correlation)
             for name in estimators:
                 key = (used, chosen.tobytes(), name)
                 if key not in known:
                     known[key] = regional_estimate(name, part.weights, list(wanted.values()), cluster, map_ratio)
-                rows = _rows(part, known[key], wanted, scatter)
+                rows = _rows(part, known[key], wanted, (scatter, joint))
                 tables.append(
                     rows.assign(metric=metric, unit=image.unit, level=level, slice=slice_name, estimator=name)
                 )
@@ -220,7 +228,7 @@ def _cluster_means(part: Voxels, cluster: IntArray) -> FloatArray:
     return np.nan_to_num(maximum_likelihood(part.weights @ member).value(part.value))
 
 
-def _voxels(value: Image, std: Image | None, atlas: Atlas, correlation: float) -> Voxels:
+def _voxels(value: Image, std: Image | None, atlas: Atlas) -> Voxels:
     require_same_grid(value.grid, atlas.grid, value.label, "the atlas")
     if std is not None:
         require_same_grid(std.grid, value.grid, std.label, value.label)
@@ -228,17 +236,45 @@ def _voxels(value: Image, std: Image | None, atlas: Atlas, correlation: float) -
     x = np.asarray(value.data[places_], dtype=float)
     variance = np.full(len(x), np.nan)
     if std is not None:
-        variance = np.asarray(std.data[places_], dtype=float) ** 2 * correlation
+        variance = np.asarray(std.data[places_], dtype=float) ** 2
     good = np.isfinite(x) & (atlas.weights.sum(axis=1) >= DESCRIBED)
-    return Voxels(x[good], variance[good], atlas.weights[good], atlas.index[good, 2])
+    return Voxels(x[good], variance[good], atlas.weights[good], atlas.index[good])
 
 
-def _rows(part: Voxels, linear: LinearEstimate, wanted: Mapping[str, IntArray], scatter: Scatter) -> pd.DataFrame:
+def correlation_matrix(index: IntArray, correlation: NoiseCorrelation) -> sparse.csr_array:
+    """Correlation (n, n) of the errors of voxels at the given places."""
+    n = len(index)
+    if n == 0:
+        return sparse.csr_array((0, 0))
+    low = index.min(axis=0)
+    number = np.full(index.max(axis=0) - low + 1, -1)
+    number[tuple((index - low).T)] = np.arange(n)
+    reach = np.array(correlation.lags.shape) // 2
+    rows, columns, values = [], [], []
+    for offset in np.ndindex(*correlation.lags.shape):
+        coefficient = float(correlation.lags[offset])
+        place = index - low + np.array(offset) - reach
+        inside = (
+            np.flatnonzero(((place >= 0) & (place < number.shape)).all(axis=1)) if coefficient else np.array([], int)
+        )
+        found = number[tuple(place[inside].T)]
+        rows.append(inside[found >= 0])
+        columns.append(found[found >= 0])
+        values.append(np.full(int((found >= 0).sum()), coefficient))
+    return sparse.csr_array((np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))), shape=(n, n))
+
+
+def _rows(
+    part: Voxels,
+    linear: LinearEstimate,
+    wanted: Mapping[str, IntArray],
+    errors: tuple[Scatter, sparse.csr_array | None],
+) -> pd.DataFrame:
     """Rows of all regions at one place by one estimator."""
     own = np.stack([part.weights[:, g].sum(axis=1) for g in wanted.values()], axis=-1)
     n_eff, n_vox = own.sum(axis=0), (own > 0).sum(axis=0)
     value = np.where(n_eff > 0, linear.value(part.value), np.nan)
-    se = np.where(np.isfinite(value), _standard_error(linear, part, scatter), np.nan)
+    se = np.where(np.isfinite(value), _standard_error(linear, part, *errors), np.nan)
     half = float(norm.ppf(0.5 + CONFIDENCE / 2)) * se
     flag = np.select(
         [n_eff <= 0, ~np.isfinite(value), n_eff < 1, ~np.isfinite(se)],
@@ -249,7 +285,9 @@ def _rows(part: Voxels, linear: LinearEstimate, wanted: Mapping[str, IntArray], 
     return pd.DataFrame({**columns, "n_eff": n_eff, "n_vox": n_vox, "flag": flag})
 
 
-def _standard_error(linear: LinearEstimate, part: Voxels, scatter: Scatter) -> FloatArray:
+def _standard_error(
+    linear: LinearEstimate, part: Voxels, scatter: Scatter, correlation: sparse.csr_array | None
+) -> FloatArray:
     """Errors of all regions; voxels without an error of their own take the median, or the scatter of all."""
     known = np.isfinite(part.variance)
     if known.any():
@@ -258,7 +296,7 @@ def _standard_error(linear: LinearEstimate, part: Voxels, scatter: Scatter) -> F
         variance = np.full(len(part.value), scatter.noise**2)
     else:
         return np.full(len(linear.leakage), np.nan)
-    return np.asarray(np.sqrt(linear.variance(variance, scatter.spread)))
+    return np.asarray(np.sqrt(linear.variance(variance, scatter.spread, correlation)))
 
 
 def _in_order(
