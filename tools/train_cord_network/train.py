@@ -17,6 +17,7 @@ from unet import UNet
 from qcord.anatomy.network import View
 
 WIDTHS = {"near": (16, 32, 48, 64), "far": (16, 32, 32, 48)}
+STEPS = {"near": 3000, "far": 1200}
 SCENES = 8
 PEAK = 4e-3
 SNAPSHOT = 500
@@ -97,7 +98,7 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--view", choices=["near", "far", "both"], default="both")
-    parser.add_argument("--steps", type=int, default=5000)
+    parser.add_argument("--steps", type=int, help=f"by default {STEPS}")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--folder", type=Path, default=WEIGHTS)
@@ -106,7 +107,7 @@ def main() -> None:
     torch.set_flush_denormal(True)
     for view in (FINE, COARSE):
         if given.view in {view.name, "both"}:
-            train(view, given.steps, given.workers, given.folder)
+            train(view, given.steps or STEPS[view.name], given.workers, given.folder)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The cord network: normalisation of its input and its two views, far and near."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -10,6 +11,7 @@ import numpy as np
 from scipy import ndimage
 
 from qcord.core.arrays import FloatArray
+from qcord.core.threads import thread_count
 
 EPSILON = 0.05
 """Share of the mean brightness that is added to a divisor, so that empty background stays dark."""
@@ -110,12 +112,14 @@ def cord_share(planes: FloatArray, view: View, hint: float = 0.0) -> FloatArray:
         Between 0 and 1.
     """
     session = _session(view.name)
-    out = np.empty(planes.shape, dtype=np.float32)
     step = max(1, int(8 * 96 * 96 / (planes.shape[1] * planes.shape[2])))  # a few MB of activations at a time
-    for start in range(0, len(planes), step):
+
+    def look(start: int) -> FloatArray:
         block = planes[start : start + step].astype(np.float32)
         both = np.concatenate([block, block[:, ::-1]])
         fed = np.stack([both, np.full_like(both, hint)], axis=1)
         share = session.run(None, {"image": fed})[0][:, 0]
-        out[start : start + step] = (share[: len(block)] + share[len(block) :, ::-1]) / 2
-    return out
+        return np.asarray((share[: len(block)] + share[len(block) :, ::-1]) / 2)
+
+    with ThreadPoolExecutor(thread_count()) as pool:  # chunks are fixed: the number of threads changes no digit
+        return np.concatenate(list(pool.map(look, range(0, len(planes), step))))

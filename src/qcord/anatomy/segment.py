@@ -135,22 +135,23 @@ def _volume(image: Image) -> FloatArray:
         raise ImplausibleValue(
             f"{image.label} holds {image.n_volumes} volumes, expected one; average them or select one first."
         )
-    volume = np.asarray(image.data.reshape(image.grid.shape), dtype=np.float32)
-    volume = np.where(np.isfinite(volume), volume, np.nan)
-    known = volume[np.isfinite(volume)]
-    if known.size == 0 or known.min() == known.max():
+    volume = np.array(np.moveaxis(image.data.reshape(image.grid.shape), 2, 0), dtype=np.float32, order="C")
+    finite = np.isfinite(volume)
+    low, high = (float(f(volume, where=finite, initial=start)) for f, start in ((np.min, np.inf), (np.max, -np.inf)))
+    if not low < high:
         raise ImplausibleValue(
-            f"{image.label} holds {'no finite value' if known.size == 0 else 'one constant value'}, expected an image; "
+            f"{image.label} holds {'one constant value' if low == high else 'no finite value'}, expected an image; "
             "check how it was made."
         )
+    volume[~finite] = np.nan
     extent = [n * s for n, s in zip(image.grid.shape[:2], image.grid.spacing[:2], strict=True)]
     if min(extent) < SMALLEST_FIELD or min(image.grid.shape[:2]) < 4:
         raise ImplausibleValue(
             f"{image.label} covers {extent[0]:.0f} x {extent[1]:.0f} mm in plane, expected at least "
             f"{SMALLEST_FIELD:.0f} mm and 4 voxels each way; give an image that shows the cord and what surrounds it."
         )
-    scale = np.float32(1 / max(float(np.abs(known).max()), 1e-30))
-    return np.ascontiguousarray(np.moveaxis(volume * scale, 2, 0))
+    volume /= np.float32(max(abs(low), abs(high)))
+    return volume
 
 
 def _places_on(centerline: Centerline, image: Image) -> FloatArray:
