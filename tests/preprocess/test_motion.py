@@ -4,13 +4,15 @@ import nibabel as nib
 import numpy as np
 import pytest
 from painted_scans import PIXEL, diffusion, image_of, protocol_of, rician, scan, transfer
+from threadpoolctl import threadpool_limits
 
 from qcord.core.errors import EmptyRegion, GridMismatch, ImplausibleValue
 from qcord.core.grid import Grid
 from qcord.core.image import Image
 from qcord.core.protocol import Protocol
 from qcord.core.series import Series
-from qcord.preprocess.motion import _kinds, correct_motion
+from qcord.preprocess.motion import correct_motion
+from qcord.preprocess.scene import kinds_of
 from qcord.preprocess.translate import translate_slices
 
 SHAPE = (44, 32, 8)
@@ -175,11 +177,11 @@ def test_weight_decides_what_is_followed():
 def test_kinds_of_volumes():
     b = np.array([0, 748, 752, 5, 1500, 745, 1505, 0, 755])
     series = Series(image_of(np.ones((5, 6, 2, 9))), Protocol({"BValue": b}))
-    kinds, anchor = _kinds(series, None)
+    kinds, anchor = kinds_of(series, None)
     assert [list(k) for k in kinds] == [[1, 2, 5, 8], [0, 3, 7], [4, 6]]
     assert anchor is None
     images = Series(image_of(np.ones((5, 6, 2, 3))), Protocol({"MTState": np.array([False, False, True])}))
-    kinds, anchor = _kinds(images, None)
+    kinds, anchor = kinds_of(images, None)
     assert anchor == 2
     assert list(kinds[0]) == [2]
 
@@ -188,6 +190,17 @@ def test_same_result_twice(moving):
     _, data, protocol = moving
     series = Series(image_of(rician(data, 0.1, 1)), protocol)
     assert correct_motion(series).shifts.equals(correct_motion(series).shifts)
+
+
+def test_threads_of_the_linear_algebra_library_do_not_matter(moving):
+    _, data, protocol = moving
+    series = Series(image_of(rician(data, 0.1, 1)), protocol)
+    with threadpool_limits(1):
+        one = correct_motion(series)
+    with threadpool_limits(2):
+        two = correct_motion(series)
+    assert one.shifts.equals(two.shifts)
+    assert np.array_equal(one.series.data, two.series.data, equal_nan=True)
 
 
 def test_unit_of_signal_does_not_matter(moving):
@@ -219,6 +232,10 @@ def test_hostile_inputs(moving):
         correct_motion(series, weight=image_of(np.ones((9, 8, 7))))
     with pytest.raises(EmptyRegion):
         correct_motion(Series(image_of(np.zeros((20, 21, 3, 35))), protocol))
+    dead = data.copy()
+    dead[..., 6] = np.nan
+    with pytest.raises(ImplausibleValue, match="Volume 6 "):
+        correct_motion(Series(image_of(dead), protocol))
 
 
 def test_volumes_of_pure_noise_do_not_fly_away():

@@ -12,6 +12,7 @@ from qcord.core.errors import EmptyRegion, ImplausibleValue, NotIdentifiable
 from qcord.core.image import Image, Step
 from qcord.core.series import Series
 from qcord.preprocess import marchenko_pastur, noise_floor
+from qcord.preprocess.checks import require_values
 from qcord.preprocess.threads import map_in_order
 
 MIN_VOLUMES = 8
@@ -133,12 +134,7 @@ def _require_volumes(series: Series) -> None:
             f"{label} has {n} volumes, denoising by principal components needs at least {MIN_VOLUMES}; "
             "leave it out and take the noise level from estimate_noise."
         )
-    dead = np.flatnonzero(~np.isfinite(series.data).any(axis=(0, 1, 2)))
-    if len(dead):
-        raise ImplausibleValue(
-            f"Volume {', '.join(map(str, dead))} of {label} holds no finite value, expected a measurement in each; "
-            "remove it with series.take or read the file again."
-        )
+    require_values(series)
 
 
 def _window_for(shape: tuple[int, ...], volumes: int) -> tuple[int, int, int]:
