@@ -17,9 +17,9 @@ from unet import UNet
 from qcord.anatomy.network import View
 
 WIDTHS = {"near": (16, 32, 48, 64), "far": (16, 32, 32, 48)}
-STEPS = {"near": 3000, "far": 1200}
+CYCLES = {"near": ((3000, 4e-3), (1500, 1.5e-3)), "far": ((1200, 4e-3),)}
+"""Steps and peak learning rate of each cycle."""
 SCENES = 8
-PEAK = 4e-3
 SNAPSHOT = 500
 SEED = 20240611
 WEIGHTS = Path(__file__).resolve().parents[2] / "src/qcord/anatomy"
@@ -63,17 +63,18 @@ def save(net: UNet, view: View, folder: Path) -> None:
             input_names=["image"],
             output_names=["share"],
         )
+    if folder != WEIGHTS:
+        torch.save(net.state_dict(), folder / f"{view.name}.pt")
     net.train()
 
 
-def train(view: View, steps: int, workers: int, folder: Path) -> None:
-    """Train one network with a one-cycle schedule of the learning rate."""
-    torch.manual_seed(SEED)
-    net = UNet(WIDTHS[view.name]).to(memory_format=torch.channels_last)
-    optimiser = torch.optim.AdamW(net.parameters(), lr=PEAK, weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, PEAK, total_steps=steps + 1, pct_start=0.1)
+def train(net: UNet, view: View, cycle: int, workers: int, folder: Path) -> None:
+    """Train one network for one cycle of the learning rate, on samples of its own."""
+    steps, peak = CYCLES[view.name][cycle]
+    optimiser = torch.optim.AdamW(net.parameters(), lr=peak, weight_decay=1e-4)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, peak, total_steps=steps + 1, pct_start=0.1)
     began, shown = time.time(), 0.0
-    source = DataLoader(Batches(view, SEED, steps), batch_size=None, num_workers=workers, prefetch_factor=8)
+    source = DataLoader(Batches(view, SEED + cycle, steps), batch_size=None, num_workers=workers, prefetch_factor=8)
     for step, (inputs, targets) in enumerate(source):
         optimiser.zero_grad()
         with torch.autocast("cpu", torch.bfloat16):
@@ -98,7 +99,7 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--view", choices=["near", "far", "both"], default="both")
-    parser.add_argument("--steps", type=int, help=f"by default {STEPS}")
+    parser.add_argument("--after", type=Path, help="state after the first cycle, to go on from")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--folder", type=Path, default=WEIGHTS)
@@ -106,8 +107,14 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     torch.set_flush_denormal(True)
     for view in (FINE, COARSE):
-        if given.view in {view.name, "both"}:
-            train(view, given.steps or STEPS[view.name], given.workers, given.folder)
+        if given.view not in {view.name, "both"}:
+            continue
+        torch.manual_seed(SEED)
+        net = UNet(WIDTHS[view.name]).to(memory_format=torch.channels_last)
+        if given.after is not None:
+            net.load_state_dict(torch.load(given.after, weights_only=True))
+        for cycle in range(given.after is not None, len(CYCLES[view.name])):
+            train(net, view, cycle, given.workers, given.folder)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,8 @@ SURFACE = 2.0
 """Standard deviation [mm] along the cord within which its edge is smoothed: a tenth of a vertebral level."""
 SURE = 0.5
 """Least mean share of cord inside the edge of a slice that counts."""
+AGREED = 0.25
+"""Least mean evidence of the far view along a stretch: what looks like a cord only from near is something else."""
 GAP = 12.0
 """Longest stretch [mm] without evidence that is bridged between slices that have it: below a vertebral level."""
 SMALLEST = 8.0
@@ -99,12 +101,12 @@ def segment_cord(
         raise UnknownName(f"Contrast '{kind}' is not known; expected one of {', '.join(POLARITY)}, or none.")
     hint = float(POLARITY[kind]) if kind is not None else 0.0
     if centerline is None:
-        places, _ = find_axis(volume, spacing, hint)
+        places, evidence = find_axis(volume, spacing, hint)
     else:
-        places = _places_on(centerline, image)
+        places, evidence = _places_on(centerline, image), np.ones(len(volume))
     share, places = _near_share(volume, spacing, places, hint)
     tube = _fit_tube(share, places, spacing)
-    keep = _stretch(tube, spacing[2])
+    keep = _stretch(tube, evidence, spacing[2])
     tube = _at_half_level(volume, spacing, tube, keep)
     if not keep.any():
         raise EmptyRegion(
@@ -233,8 +235,8 @@ def _certainty(share: FloatArray, centres: FloatArray, radii: FloatArray) -> Flo
     return out
 
 
-def _stretch(tube: _Tube, height: float) -> BoolArray:
-    """Slices of the one stretch that holds the cord, short gaps between longer parts of it included."""
+def _stretch(tube: _Tube, evidence: FloatArray, height: float) -> BoolArray:
+    """Slices of the one stretch that both views call cord, short gaps between longer parts of it included."""
     good = (tube.sure >= SURE) & (tube.area >= SMALLEST)
     labels, count = ndimage.label(good)
     runs = [np.flatnonzero(labels == i) for i in range(1, count + 1)]
@@ -247,8 +249,9 @@ def _stretch(tube: _Tube, height: float) -> BoolArray:
         else:
             joined.append(list(run))
     keep = np.zeros(len(good), dtype=bool)
+    joined = [rows for rows in joined if evidence[rows].mean() >= AGREED]
     if joined:
-        keep[max(joined, key=lambda rows: float(tube.sure[rows].sum()))] = True
+        keep[max(joined, key=lambda rows: float((tube.sure * evidence)[rows].sum()))] = True
     return keep
 
 
