@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 
-from qcord.core.arrays import FloatArray, IntArray
+from qcord.core.arrays import BoolArray, FloatArray, IntArray
 
 SEPARABLE = 1e-8
 """Least eigenvalue, relative to the largest, at which regions count as told apart by the voxels."""
@@ -145,7 +145,13 @@ def merge(weights: FloatArray, cluster: IntArray, members: IntArray) -> tuple[Fl
 
 
 def regional_estimate(
-    name: str, weights: FloatArray, groups: Sequence[IntArray], cluster: IntArray, map_ratio: float = 1.0
+    name: str,
+    weights: FloatArray,
+    groups: Sequence[IntArray],
+    cluster: IntArray,
+    *,
+    used: BoolArray | None = None,
+    map_ratio: float = 1.0,
 ) -> LinearEstimate:
     """Estimator of several regions and unions of regions.
 
@@ -159,20 +165,28 @@ def regional_estimate(
         Columns that make up each reported region; a union is unmixed from the remaining regions as one.
     cluster : (r,) int array
         Cluster of each column.
+    used : (n,) bool array, optional
+        Voxels that take part in unmixing; all by default. The weighted mean uses all in any case.
     map_ratio : float
         See `maximum_a_posteriori`.
     """
     if name == "wa":
         return weighted_mean(np.stack([weights[:, g].sum(axis=1) for g in groups], axis=-1))
+    chosen = np.ones(len(weights), dtype=bool) if used is None else used
+    part = weights[chosen]
 
     def unmix(w: FloatArray, c: IntArray) -> LinearEstimate:
         return maximum_likelihood(w) if name == "ml" else maximum_a_posteriori(w, c, map_ratio)
 
-    every = unmix(weights, cluster)
+    every = unmix(part, cluster)
     parts = []
     for group in groups:
         if len(group) == 1:
             parts.append(every.take(group))
         else:
-            parts.append(unmix(*merge(weights, cluster, group)).take(np.array([0])))
-    return LinearEstimate(np.concatenate([p.matrix for p in parts]), np.concatenate([p.leakage for p in parts]))
+            parts.append(unmix(*merge(part, cluster, group)).take(np.array([0])))
+    matrix = np.zeros((len(groups), len(weights)))
+    matrix[:, chosen] = np.concatenate([p.matrix for p in parts])
+    lost = np.isnan(np.concatenate([p.matrix for p in parts])).any(axis=1) | ~chosen.any()
+    matrix[lost] = np.nan
+    return LinearEstimate(matrix, np.concatenate([p.leakage for p in parts]))

@@ -15,12 +15,16 @@ from qcord.core.errors import UnknownName
 from qcord.core.flags import Flag
 from qcord.core.grid import require_same_grid
 from qcord.core.image import Image
-from qcord.core.labels import CLUSTERS, COMBINED, VERTEBRAE, regions_of
+from qcord.core.labels import CLUSTERS, COMBINED, CSF, VERTEBRAE, regions_of
 from qcord.preprocess.noise_correlation import NoiseCorrelation
 
 DESCRIBED = 0.9
 """Least share of a voxel that the atlas must account for; the rest of a voxel below it has an unknown value, which
 would be blamed on the regions that it touches."""
+
+LEAST_CORD = 0.5
+"""Least share of cord in voxels that are unmixed. Maps are ratios and other bent functions of signals that mix; where
+fluid dominates, the value of a mixture is far from the mixture of values (`benchmarks/coverage.py`)."""
 
 ROUNDING = 1e-20
 """Squared residual, relative to the squared values, below which a fit is exact up to rounding."""
@@ -69,6 +73,7 @@ def extract(
     regions: Iterable[str] | None = None,
     correlation: NoiseCorrelation | None = None,
     map_ratio: float = 1.0,
+    least_cord: float = LEAST_CORD,
 ) -> pd.DataFrame:
     """Values of tracts and combined regions.
 
@@ -93,6 +98,9 @@ def extract(
     map_ratio : float
         Noise over spread of the regions in the maximum a posteriori estimate; 1 is the customary choice. Its
         error is computed from the scatter that the data show, whatever the ratio.
+    least_cord : float
+        Least share of cord, by the atlas, in voxels that are unmixed (``ml``, ``map``); 0 takes all voxels, as
+        other software does.
 
     Returns
     -------
@@ -120,19 +128,24 @@ def extract(
     wanted = region_groups(atlas.regions, regions)
     cluster = cluster_of(atlas.regions)
     spots = places(atlas.levels, by)
+    cord = np.array([name != CSF for name in atlas.regions])
     known: dict[tuple[bytes, bytes, str], LinearEstimate] = {}
     tables = []
     for metric, image in values.items():
         voxels = _voxels(image, errors.get(metric), atlas)
-        scatter = estimate_scatter(voxels, cluster, atlas.levels)
+        mostly = voxels.weights[:, cord].sum(axis=1) >= least_cord
+        scatter = estimate_scatter(voxels.take(mostly), cluster, atlas.levels)
         used = np.isfinite(np.asarray(image.data[tuple(atlas.index.T)], dtype=float)).tobytes()
         for level, slice_name, chosen in spots:
-            part = voxels.take(np.isin(voxels.slices, chosen))
+            here = np.isin(voxels.slices, chosen)
+            part = voxels.take(here)
             joint = None if correlation is None else correlation_matrix(part.index, correlation)
             for name in estimators:
                 key = (used, chosen.tobytes(), name)
                 if key not in known:
-                    known[key] = regional_estimate(name, part.weights, list(wanted.values()), cluster, map_ratio)
+                    known[key] = regional_estimate(
+                        name, part.weights, list(wanted.values()), cluster, used=mostly[here], map_ratio=map_ratio
+                    )
                 rows = _rows(part, known[key], wanted, (scatter, joint))
                 tables.append(
                     rows.assign(metric=metric, unit=image.unit, level=level, slice=slice_name, estimator=name)
