@@ -111,25 +111,32 @@ def _between(scene: Scene, kind: IntArray) -> tuple[FloatArray, FloatArray]:
 
 
 def _own(seen: FloatArray, hat: FloatArray | None) -> FloatArray:
-    """References for a slice of the same kind: what the other volumes predict, and its square.
+    """References for a slice of the same kind: what the other volumes predict, and its square, (n, z, 2, x, y).
 
-    The square lets fluid, brighter than all else, pulsate without the cord changing; (n, z, 2, x, y).
+    The square lets fluid, brighter than all else, pulsate without the cord changing.
+    """
+    others = predicted(seen, hat)
+    return np.stack([others, others**2], axis=2)
+
+
+def predicted(seen: FloatArray, hat: FloatArray | None) -> FloatArray:
+    """What the other volumes of a kind predict for each, (n, z, x, y).
 
     Parameters
     ----------
     seen : (n, z, x, y) array
-        Slices at their present estimate.
+        Slices at their present place.
     hat : (n, n) array or None
         Projection on what directions of diffusion weighting explain; None for volumes that should be equal.
     """
-    others = (seen.sum(axis=0, keepdims=True) - seen) / (len(seen) - 1)
-    if hat is not None:
-        # Fibres that lie aslant brighten one side of the cord in some directions, which would pass for motion. What
-        # directions explain varies smoothly in space, unlike its noise.
-        own = np.diagonal(hat)[:, None, None, None]
-        left_out = (np.tensordot(hat, seen, axes=1) - own * seen) / (1 - own)
-        others = others + ndimage.gaussian_filter(left_out - others, (0, 0, SIDED, SIDED), mode="nearest")
-    return np.stack([others, others**2], axis=2)
+    others: FloatArray = (seen.sum(axis=0, keepdims=True) - seen) / (len(seen) - 1)
+    if hat is None:
+        return others
+    # Fibres that lie aslant brighten one side of the cord in some directions, which would pass for motion. What
+    # directions explain varies smoothly in space, unlike its noise.
+    own = np.diagonal(hat)[:, None, None, None]
+    left_out = (np.tensordot(hat, seen, axes=1) - own * seen) / (1 - own)
+    return np.asarray(others + ndimage.gaussian_filter(left_out - others, (0, 0, SIDED, SIDED), mode="nearest"))
 
 
 def _powers(target: FloatArray, weight: FloatArray) -> FloatArray:

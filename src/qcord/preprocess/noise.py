@@ -11,6 +11,7 @@ from qcord.core.image import Image, Step, mask_of
 from qcord.preprocess import noise_floor, noise_spectrum
 from qcord.preprocess.noise_correlation import NoiseCorrelation, correlation_of_spectrum
 from qcord.preprocess.noise_spectrum import Tiles
+from qcord.preprocess.threads import one_blas_thread
 
 TISSUE = 0.3
 """Share of the brightest tenth of the image above which a voxel is taken for tissue rather than air."""
@@ -81,7 +82,8 @@ def estimate_noise(image: Image, mask: Image | None = None) -> NoiseEstimate:
     finite = np.asarray(np.isfinite(data).all(axis=-1))
     volumes = np.where(finite[..., None], data, 0).astype(np.float32)
     inside = _tissue(volumes, finite) if mask is None else mask_of(mask, image.grid) & finite
-    tiles = noise_spectrum.tiles_of(volumes, inside)
+    with one_blas_thread():
+        tiles = noise_spectrum.tiles_of(volumes, inside)
     if len(tiles.mean) < 1 or not (tiles.power > 0).any():
         raise EmptyRegion(
             f"{image.label} has no patch of {noise_spectrum.TILE} voxels of tissue to read the noise from; "
