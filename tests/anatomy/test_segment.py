@@ -169,6 +169,18 @@ def test_missing_voxels_count_as_outside():
     assert dice(found.mask.data[:, :, 1:], truth[:, :, 1:] >= 0.5) > 0.92
 
 
+def test_empty_slices_stay_empty_and_negative_values_do_no_harm():
+    image, _ = neck("T2star")
+    whole = segment_cord(image, "T2star")
+    data = image.data.copy()
+    data[:, :, :4] = 0
+    found = segment_cord(image.derive(data), "T2star")
+    assert not found.mask.data[:, :, :4].any()
+    assert found.mask.data[:, :, 4:].any(axis=(0, 1)).all()
+    centred = segment_cord(image.derive(image.data - image.data.mean()), "T2star")
+    assert dice(centred.mask.data, whole.mask.data) > 0.97
+
+
 def test_a_single_slice_is_enough():
     image, truth = neck("T2star", size=(80.0, 70.0, 4.0))
     assert image.grid.shape[2] == 1

@@ -34,6 +34,8 @@ SMALLEST = 8.0
 """Area [mm2] below which the tip of the conus is no longer told from a root."""
 FAR_OFF = 3.0
 """Distance [mm] from the middle of its section at which a cord is looked at again, centred."""
+BLACK = 0.5
+"""Percentile of an image with negative values that counts as black."""
 SMALLEST_FIELD = 12.0
 """Field of view [mm] in plane below which no section of a cord fits."""
 
@@ -106,7 +108,7 @@ def segment_cord(
         places, evidence = _places_on(centerline, image), np.ones(len(volume))
     share, places = _near_share(volume, spacing, places, hint)
     tube = _fit_tube(share, places, spacing)
-    keep = _stretch(tube, evidence, spacing[2])
+    keep = _stretch(tube, evidence, spacing[2]) & np.isfinite(volume).any(axis=(1, 2))
     tube = _at_half_level(volume, spacing, tube, keep)
     if not keep.any():
         raise EmptyRegion(
@@ -146,6 +148,10 @@ def _volume(image: Image) -> FloatArray:
             "check how it was made."
         )
     volume[~finite] = np.nan
+    with np.errstate(invalid="ignore"):
+        volume[volume.min(axis=(1, 2)) == volume.max(axis=(1, 2))] = np.nan  # an empty slice says nothing
+    if low < 0:  # centred on 0, or real parts: black is at the low end, not at 0
+        volume -= min(np.float32(0), np.nanpercentile(volume, BLACK))
     extent = [n * s for n, s in zip(image.grid.shape[:2], image.grid.spacing[:2], strict=True)]
     if min(extent) < SMALLEST_FIELD or min(image.grid.shape[:2]) < 4:
         raise ImplausibleValue(
