@@ -111,6 +111,7 @@ def test_correlation_of_white_and_of_averaged_noise():
     found = noise_correlation(image_of(white))
     assert found.factor == pytest.approx(1, abs=0.02)
     assert found.lags[4, 4, 1] == 1
+    assert noise_correlation(image_of(white + np.arange(40.0)[:, None, None, None])).factor < 1.02
     twice = (white + np.roll(white, 1, axis=1)) / np.sqrt(2)
     found = noise_correlation(image_of(twice))
     assert found.lags[4, 5, 1] == pytest.approx(0.5, abs=0.02)

@@ -72,11 +72,11 @@ def estimate_noise(image: Image, mask: Image | None = None) -> NoiseEstimate:
 
     Notes
     -----
-    On simulated necks the estimate of a pair is right to 15 % at a signal-to-noise ratio of 10 and up to 25 % high at
-    30; at 65, where fine structure outweighs noise, it is 20 to 90 % high. That of a single image is right to 25 % at
-    10, and 1.4 to 2.3 times too high at 30. Half a voxel of motion between the volumes adds half to sigma: correct
-    motion first (`qcord.preprocess.motion.correct_motion` leaves the noise as it was). Smoothing by a gaussian can
-    hardly be told from the fall of the anatomy: the factor is then too low.
+    On simulated necks the estimate of a pair is right to 10 % at a signal-to-noise ratio of 10, up to 40 % high at 30
+    (a triplet: 20 %), and 20 to 120 % high at 65, where fine structure outweighs noise. That of a single image is
+    right to 25 % at 10, and 1.2 to 3 times too high at 30: an upper bound. Half a voxel of motion between the volumes
+    adds half to sigma: correct motion first (`qcord.preprocess.motion.correct_motion` leaves the noise as it was).
+    Smoothing by a gaussian can hardly be told from the fall of the anatomy: the factor is then too low by half.
     """
     data = image.data if image.data.ndim == 4 else image.data[..., None]
     finite = np.asarray(np.isfinite(data).all(axis=-1))

@@ -75,19 +75,23 @@ def correlation_of_spectrum(noise: FloatArray, level: float) -> NoiseCorrelation
 
 
 def noise_correlation(noise: Image, mask: Image | None = None) -> NoiseCorrelation:
-    """Correlation of samples of noise, such as what denoising removed or what a fit left over.
+    """Correlation of samples of noise, such as differences of repeats or what a voxelwise fit left over.
+
+    What denoising removed serves for next neighbours only: the mean of a patch is not removed, so the coefficients
+    sum to too little.
 
     Parameters
     ----------
     noise : Image
-        Samples of zero mean, (x, y, z) or (x, y, z, n); values that are not finite are left out.
+        Samples, (x, y, z) or (x, y, z, n); the mean of each voxel over the volumes, or of a single volume over the
+        mask, is taken out. Values that are not finite are left out.
     mask : Image, optional
         Voxels that count.
 
     Returns
     -------
     NoiseCorrelation
-        Offsets up to `REACH`; the factor is the sum of all coefficients that exceed their own error.
+        Offsets up to `REACH`; the factor is the sum of all coefficients that exceed four times their error.
 
     Raises
     ------
@@ -96,7 +100,10 @@ def noise_correlation(noise: Image, mask: Image | None = None) -> NoiseCorrelati
     """
     data = noise.data if noise.data.ndim == 4 else noise.data[..., None]
     inside = mask_of(mask, noise.grid)[..., None] & np.isfinite(data)
+    along = 3 if data.shape[3] > 1 else (0, 1, 2)
+    count = np.maximum(inside.sum(axis=along, keepdims=True), 1)
     values = np.where(inside, data, 0).astype(float)
+    values = np.where(inside, values - values.sum(axis=along, keepdims=True) / count, 0)
     if not (values != 0).any():
         raise EmptyRegion(f"{noise.label} holds no noise inside the mask; check mask and image.")
     reach = [min(r, n - 1) for r, n in zip(REACH, values.shape, strict=False)]
@@ -106,7 +113,7 @@ def noise_correlation(noise: Image, mask: Image | None = None) -> NoiseCorrelati
         offset = tuple(i - r for i, r in zip(index, reach, strict=True))
         lags[index], error[index] = _coefficient(values, inside, offset)
     lags = (lags + lags[::-1, ::-1, ::-1]) / 2
-    significant = np.where(np.abs(lags) > 3 * error, lags, 0.0)
+    significant = np.where(np.abs(lags) > 4 * error, lags, 0.0)
     return NoiseCorrelation(significant, float(max(significant.sum(), 1.0)))
 
 

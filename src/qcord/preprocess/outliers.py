@@ -35,8 +35,8 @@ def volume_outliers(series: Series, *, weight: Image | None = None) -> pd.DataFr
         One row per volume and slice: ``volume``, ``slice``; ``gain``, signal over its prediction [1]; ``gain_z``, how
         far the gain is from that of the same slice in the other volumes, in robust standard deviations; ``residual``,
         root mean square difference from prediction times gain, relative to the median prediction of that slice [1];
-        ``residual_z``; ``outlier``, whether the signal is too low or the difference too large. NaN and False where a kind has fewer
-        than four volumes.
+        ``residual_z``; ``outlier``, whether the signal is too low or the difference too large. NaN and False where a
+        kind has fewer than four volumes.
     """
     scene = make_scene(series, weight, None, None)
     n, z = scene.slices.shape[:2]
