@@ -142,7 +142,8 @@ def levels_carried(reference: Levels, centerline: Centerline) -> Levels:
     """Carry levels over to another image of the same person, through world coordinates."""
     height = reference.height_of(centerline.points)
     keep = np.concatenate([[True], np.diff(np.maximum.accumulate(height)) > 1e-6])
-    return Levels(centerline, centerline.length[keep], height[keep], "another image")
+    source = "assumed" if reference.assumed else "another image"
+    return Levels(centerline, centerline.length[keep], height[keep], source)
 
 
 def levels_assumed(centerline: Centerline, template: Template, centre: str = CENTRE) -> Levels:

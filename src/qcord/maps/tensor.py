@@ -92,7 +92,8 @@ def fit_tensor(
     average ``map - bias``, not ``map``. Simulated with 5 b = 0 and 30 directions at 800 s/mm2, 95 % intervals of
     ``map - bias`` of FA cover the truth in 92-96 % of means over 1 to 100 voxels for FA from .5 to .85 and a
     ratio (b = 0) from 6.5 to 20, and for FA of .35 from a ratio of 8; those of ``map`` alone in less than half at
-    the worst of them (``benchmarks/models.py coverage``). Intervals of AD are somewhat too short below a ratio of 10 (88-94 %).
+    the worst of them (``benchmarks/models.py coverage``). Intervals of AD are somewhat too short below a ratio of 10
+    (88-94 %).
 
     The noise must be independent between volumes. Denoising by principal components breaks this: it takes noise
     from the residuals and leaves it, and a bias towards the neighbours, in the estimates. Fit the series as

@@ -80,7 +80,7 @@ def map_figure(place: Located, value: Image, name: str, unit: str) -> bytes:
     slices = _cord_slices(place, COLUMNS * 2)
     cord = np.asarray(place.cord.data, dtype=float) >= 0.5
     inside = np.asarray(value.data, dtype=float)[cord]
-    low, high = _range(inside[np.isfinite(inside)])
+    low, high = _usual(inside[np.isfinite(inside)])
     figure, axes = _mosaic(len(slices), COLUMNS, 1.55)
     drawn = None
     for axis, k in zip(axes, slices, strict=False):
@@ -251,6 +251,16 @@ def _range(values: FloatArray, low: float = 2, high: float = 98) -> tuple[float,
         return 0.0, 1.0
     a, b = np.percentile(values, [low, high])
     return float(a), float(b if b > a else a + 1)
+
+
+def _usual(values: FloatArray) -> tuple[float, float]:
+    """Range of most values: the middle nine tenths, at most four robust deviations from the median."""
+    if not values.size:
+        return 0.0, 1.0
+    middle = float(np.median(values))
+    spread = 4 * 1.4826 * float(np.median(np.abs(values - middle)))
+    low, high = _range(values, 5, 95)
+    return max(low, middle - spread), max(min(high, middle + spread), max(low, middle - spread) + 1e-9)
 
 
 def _straightened(volume: FloatArray, cord: FloatArray) -> FloatArray:

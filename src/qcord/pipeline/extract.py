@@ -1,0 +1,106 @@
+"""Read one map file out per region, level and slice."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from qcord.atlas.extract import ESTIMATORS
+from qcord.atlas.extract import extract as extract_table
+from qcord.atlas.project import Atlas, native_atlas
+from qcord.core.errors import MissingMetadata
+from qcord.core.labels import Region
+from qcord.ingest.nifti import read_image, read_sidecar
+from qcord.ingest.pam50 import read_warped_atlas
+from qcord.pipeline.outputs import describe_columns
+from qcord.pipeline.store import write_bytes, write_json, write_table
+
+
+def extract(
+    image: Path | str,
+    atlas: Path | str,
+    out: Path | str | None = None,
+    *,
+    std: Path | str | None = None,
+    metric: str = "",
+    by: Sequence[str] = ("level", "slice", "all"),
+    estimator: Sequence[str] = ESTIMATORS,
+    region: Sequence[str] | None = None,
+    map_ratio: float = 1.0,
+) -> pd.DataFrame:
+    """Read one map out per region, level and slice.
+
+    Parameters
+    ----------
+    image : path
+        Map.
+    atlas : path
+        Folder with ``atlas/info_label.txt`` and its fields on the grid of the map, or the atlas file that
+        `register` wrote.
+    out : path, optional
+        Table to write (tab-separated, or comma-separated if it ends in ``.csv``).
+    std : path, optional
+        Standard error of each voxel.
+    metric : str
+        Name for the table; by default that of the file.
+    by : sequence of str
+        ``level``, ``slice``, ``all``.
+    estimator : sequence of str
+        ``wa``, ``ml``, ``map``.
+    region : sequence of str, optional
+        Regions to report.
+    map_ratio : float
+        See `qcord.atlas.extract.extract`.
+
+    Returns
+    -------
+    DataFrame
+        See `qcord.atlas.extract.extract`.
+    """
+    value = read_image(image)
+    fields = _read_atlas(Path(atlas))
+    errors = read_image(std) if std is not None else None
+    name = metric or value.entities.get("param", value.entities.suffix)
+    table = extract_table(
+        {name: value},
+        fields,
+        std=None if errors is None else {name: errors},
+        by=by,
+        estimators=estimator,
+        regions=region,
+        map_ratio=map_ratio,
+    )
+    if out is not None:
+        path = Path(out)
+        if path.suffix == ".csv":
+            write_bytes(path, table.to_csv(index=False).encode())
+        else:
+            write_table(path, table)
+        write_json(path.with_suffix(".json"), describe_columns(table))
+    return table
+
+
+def _read_atlas(path: Path) -> Atlas:
+    if path.is_dir():
+        return native_atlas(*read_warped_atlas(path))
+    image = read_image(path)
+    stem = path.name.removesuffix(".gz").removesuffix(".nii")
+    table_path = path.with_name(stem + ".tsv")
+    if not table_path.is_file():
+        raise MissingMetadata(f"{path.name} has no table of names beside it ({table_path.name}); keep both together.")
+    table = pd.read_csv(table_path, sep="\t")
+    regions = [Region(str(n), int(m)) for n, m in zip(table["name"], table["mapping"], strict=True)]
+    if image.n_volumes != len(regions):
+        raise MissingMetadata(
+            f"{path.name} holds {image.n_volumes} fields, its table {len(regions)} names; keep both together."
+        )
+    flat = np.asarray(image.data, dtype=np.float32).reshape(-1, image.n_volumes)
+    atlas = native_atlas(image.grid, regions, sparse.csr_array(flat))
+    sidecar = path.with_name(stem + ".json")
+    if sidecar.is_file():
+        levels = read_sidecar(sidecar).get("Levels", atlas.levels)
+        return replace(atlas, levels=tuple(str(v) for v in levels))
+    return atlas

@@ -1,0 +1,236 @@
+"""Files of one visit, by the names that BIDS, QSIRecon and the contract of qcord give them."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from qcord.anatomy.levels import vertebra_at
+from qcord.anatomy.register import warp_to_image
+from qcord.core.arrays import FloatArray, IntArray
+from qcord.core.entities import Entities
+from qcord.core.fit import Fit
+from qcord.core.flags import Flag
+from qcord.core.image import Image, Step
+from qcord.core.labels import DISCS, VERTEBRAE
+from qcord.ingest.gradients import to_fsl
+from qcord.ingest.series import stored_affine
+from qcord.pipeline.store import (
+    history_of,
+    package_version,
+    write_bytes,
+    write_image,
+    write_json,
+    write_table,
+    write_text,
+)
+from qcord.pipeline.transforms import field_bytes, field_on_image, field_on_template
+from qcord.report.findings import Findings, Located
+
+QMRI_SUFFIX = {"MTR": "MTRmap", "MTsat": "MTsat", "T1": "T1map", "R1": "R1map"}
+"""Metric to BIDS suffix; other maps of these models stay in memory."""
+
+TENSOR_PARAMETER = {"FA": "fa", "MD": "md", "AD": "ad", "RD": "rd", "S0": "s0", "V1": "v1"}
+"""Metric to the ``param`` entity of tensor maps."""
+
+COLUMN_MEANING = {
+    "participant_id": "Subject label without sub-.",
+    "session_id": "Session label without ses-; n/a without sessions.",
+    "metric": "Quantity.",
+    "unit": "Unit of value, se, ci_low and ci_high.",
+    "region": "Tract or combined region, by the names of the PAM50 atlas.",
+    "level": "Vertebral level; n/a where it is not known or where all levels are pooled.",
+    "slice": "Slice number, 0 is the lowest; n/a where slices are pooled.",
+    "estimator": "wa weighted mean, ml maximum likelihood, map maximum a posteriori "
+    "(doi:10.1016/j.neuroimage.2015.06.040).",
+    "value": "Estimate; n/a where there is none, see flag.",
+    "se": "Standard error, from the noise of the voxels and, for map, the spread of regions about their cluster.",
+    "ci_low": "Lower end of the 95 % confidence interval.",
+    "ci_high": "Upper end of the 95 % confidence interval.",
+    "n_eff": "Sum of the region's fractions in voxels that carry a value.",
+    "n_vox": "Number of voxels with a value that the region touches.",
+    "n_slices": "Number of slices that went into the value.",
+    "flag": "ok, or why the value is missing or to be doubted.",
+    "source": "Series that the value comes from.",
+}
+
+
+def write_findings(findings: Findings, folder: Path) -> None:
+    """Write all files of a visit below ``sub-X[/ses-Y]`` of a data set, without the report.
+
+    Parameters
+    ----------
+    findings : Findings
+        What was found.
+    folder : path
+        Root of the data set, or of a staging copy of it.
+    """
+    home = folder / f"sub-{findings.subject}" / (f"ses-{findings.session}" if findings.session else "")
+    for place in findings.located.values():
+        write_anatomy(place, findings.template, home)
+        write_transforms(place, findings.template, home)
+    for token, fits in findings.fits.items():
+        for fit in fits:
+            _write_fit(fit, findings.located[token], home)
+    for token, images in findings.extra.items():
+        for name, image in images.items():
+            _write_extra(name, image, findings.located[token], home)
+    _write_tables(findings, home)
+
+
+def describe_columns(table: pd.DataFrame, extra: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Data dictionary of a table."""
+    content: dict[str, Any] = {c: {"Description": COLUMN_MEANING.get(c, c)} for c in table.columns}
+    if "flag" in content:
+        content["flag"]["Levels"] = {f.word: f.sentence for f in Flag}
+    content["GeneratedBy"] = [{"Name": "qcord", "Version": package_version()}]
+    return {**content, **(extra or {})}
+
+
+def _write_tables(findings: Findings, home: Path) -> None:
+    tables = {"atlas": findings.metrics, "morphometry": findings.morphometry, "quality": findings.quality}
+    settings = {"Template": findings.template, "Settings": dict(findings.settings), "Notes": list(findings.notes)}
+    for name, table in tables.items():
+        path = home / f"{findings.prefix}_desc-{name}_metrics.tsv"
+        write_table(path, table.replace({"level": {"": np.nan}, "slice": {"": np.nan}}))
+        write_json(path.with_suffix(".json"), describe_columns(table, settings))
+
+
+def write_anatomy(place: Located, template: str, home: Path) -> None:
+    """Write masks, warped fields and levels of one series."""
+    name = _of_token(place)
+    origin = {"SpatialReference": "orig", "Sources": list(place.sources), "CordSource": place.cord_source}
+    cord = np.nan_to_num(np.asarray(place.cord.data, dtype=np.float32))
+    binary = (cord >= 0.5).astype(np.uint8)
+    write_image(
+        home / "anat" / name.replace(label="SC", suffix="mask").name, place.cord.derive(binary, unit="label"), origin
+    )
+    if ((cord > 0) & (cord < 1)).any():
+        fraction = place.cord.derive(cord, unit="probability")
+        write_image(home / "anat" / name.replace(label="SC", suffix="probseg").name, fraction, origin)
+    warped = {**origin, "Description": f"field of template {template}, warped by the registration of the cord"}
+    for label, field in _template_fields(place).items():
+        image = place.cord.derive(field.astype(np.float32), Step("register"), unit="probability")
+        write_image(home / "anat" / name.replace(label=label, suffix="probseg").name, image, warped)
+    if not place.levels.assumed:
+        _write_levels(place, binary, name, home, {**warped, "LevelSource": place.levels.source})
+
+
+def _template_fields(place: Located) -> dict[str, FloatArray]:
+    """Gray matter, white matter and canal (cord and fluid) of the template on the grid of the image."""
+    template, index = place.registration.template, place.atlas.index
+    fields = {"GM": template.gray, "WM": template.white, "canal": np.minimum(template.cord + template.fluid, 1)}
+    result = {}
+    for label, field in fields.items():
+        volume = np.zeros(place.cord.grid.shape, dtype=np.float32)
+        volume[tuple(index.T)] = warp_to_image(place.registration, field, place.cord, index)
+        result[label] = volume
+    return result
+
+
+def _write_levels(place: Located, binary: IntArray, name: Entities, home: Path, sidecar: Mapping[str, Any]) -> None:
+    index = np.argwhere(binary > 0)
+    heights = place.levels.height_of(place.cord.grid.world(index))
+    numbers = np.zeros(binary.shape, dtype=np.uint8)
+    numbers[tuple(index.T)] = vertebra_at(place.registration.template, heights)
+    _write_dseg(
+        name.replace(seg="vertebrae", suffix="dseg"), place.cord.derive(numbers, unit="label"), VERTEBRAE, home, sidecar
+    )
+    discs = np.zeros(binary.shape, dtype=np.uint8)
+    shown = place.levels.height_at(place.registration.subject_length[place.registration.subject.present])
+    for disc, height in place.registration.template.discs.items():
+        if shown.min() <= height <= shown.max():
+            world = place.levels.centerline.at(place.levels.length_at(height))
+            voxel = np.clip(np.rint(place.cord.grid.index(world)).astype(int), 0, np.array(binary.shape) - 1)
+            discs[tuple(voxel)] = DISCS.index(disc) + 1
+    _write_dseg(name.replace(seg="discs", suffix="dseg"), place.cord.derive(discs, unit="label"), DISCS, home, sidecar)
+
+
+def _write_dseg(name: Entities, image: Image, names: tuple[str, ...], home: Path, sidecar: Mapping[str, Any]) -> None:
+    write_image(home / "anat" / name.name, image, sidecar)
+    present = [int(n) for n in np.unique(image.data) if n > 0]
+    rows = [(n, names[n - 1], names[n - 1]) for n in present]
+    write_table(
+        home / "anat" / name.replace(extension=".tsv").name,
+        pd.DataFrame(rows, columns=["index", "name", "abbreviation"]),
+    )
+
+
+def write_transforms(place: Located, template: str, home: Path) -> None:
+    """Write the displacement fields of one series, both ways."""
+    name_of_template = place.registration.template.name
+    prefix = Entities(tuple(p for p in place.entities.pairs if p[0] in {"sub", "ses"}))
+    common = {
+        "Type": "displacement field [mm], axes left-posterior-superior (ITK)",
+        "Template": template,
+        "Sources": list(place.sources),
+        "Quality": place.quality.summary,
+        "LevelSource": place.levels.source,
+        **history_of(place.cord),
+    }
+    forward = prefix.replace(from_=place.token, to=name_of_template, mode="image", suffix="xfm")
+    backward = prefix.replace(from_=name_of_template, to=place.token, mode="image", suffix="xfm")
+    for name, (grid, field) in (
+        (forward, field_on_template(place.registration)),
+        (backward, field_on_image(place.registration, place.cord)),
+    ):
+        write_bytes(home / "xfm" / name.name, field_bytes(grid, field))
+        write_json(home / "xfm" / name.replace(extension=".json").name, common)
+
+
+def _write_fit(fit: Fit, place: Located, home: Path) -> None:
+    for metric, image in fit.maps.items():
+        name = map_name(place.entities, fit.model, metric)
+        if name is None:
+            continue
+        folder = home / ("dwi" if name.suffix == "dwimap" else "anat")
+        sidecar = {"Sources": list(place.sources), "EstimationAlgorithm": _algorithm(image)}
+        write_image(folder / name.name, image, sidecar)
+        for kind, other in (("se", fit.std.get(metric)), ("bias", fit.bias.get(metric))):
+            if other is not None:
+                meaning = {"se": "standard error", "bias": "expected rise of the map by noise"}[kind]
+                write_image(folder / name.replace(desc=kind).name, other, {**sidecar, "Description": meaning})
+    flag = map_name(place.entities, fit.model, next(iter(fit.maps)))
+    if flag is not None:
+        folder = home / ("dwi" if flag.suffix == "dwimap" else "anat")
+        levels = {int(f): f.sentence for f in Flag}
+        named = flag.replace(param=None, desc="flag") if flag.suffix == "dwimap" else flag.replace(desc="flag")
+        write_image(folder / named.name, fit.flag, {"Levels": levels, "Sources": list(place.sources)})
+
+
+def map_name(source: Entities, model: str, metric: str) -> Entities | None:
+    """File name of a map; None for maps that are not written."""
+    if model == "tensor":
+        parameter = TENSOR_PARAMETER.get(metric)
+        return None if parameter is None else source.replace(suffix="dwimap", model="tensor", param=parameter)
+    suffix = QMRI_SUFFIX.get(metric)
+    return None if suffix is None else source.replace(suffix=suffix)
+
+
+def _algorithm(image: Image) -> str:
+    last = image.history[-1] if image.history else Step("")
+    method = last.settings.get("method", "")
+    return f"{last.name} {method}".strip()
+
+
+def _write_extra(name: str, image: Image, place: Located, home: Path) -> None:
+    folder = home / ("dwi" if place.kind == "dwi" else "anat")
+    suffix = place.entities.suffix
+    entities = place.entities.replace(desc=name, suffix=suffix if name == "preproc" else f"{suffix}map")
+    write_image(folder / entities.name, image, {"Sources": list(place.sources)})
+
+
+def write_gradients(path: Path, image: Image, b: FloatArray, directions: FloatArray) -> None:
+    """Write ``.bval`` and ``.bvec`` beside a diffusion image, in FSL's convention."""
+    stem = path.with_name(path.name.removesuffix(".nii.gz"))
+    table = to_fsl(directions, stored_affine(image))
+    write_text(stem.with_suffix(".bval"), " ".join(f"{v:g}" for v in b) + "\n")
+    write_text(stem.with_suffix(".bvec"), "\n".join(" ".join(f"{v:.6f}" for v in row) for row in table.T) + "\n")
+
+
+def _of_token(place: Located) -> Entities:
+    """Name of an anatomical derivative: subject, session, native space, and the series that it belongs to."""
+    kept = tuple(p for p in place.entities.pairs if p[0] in {"sub", "ses"})
+    return Entities((*kept, ("space", "orig"), ("desc", place.token)), "mask")

@@ -1,0 +1,209 @@
+"""From files to clean series, and the image of each on which the cord is sought."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+from scipy.ndimage import distance_transform_edt
+
+from qcord.anatomy.contrast import contrast_of
+from qcord.anatomy.segment import segment_cord
+from qcord.core.arrays import AnyArray, BoolArray
+from qcord.core.entities import Entities
+from qcord.core.errors import EmptyRegion, MissingMetadata
+from qcord.core.image import Image, Step
+from qcord.core.protocol import Protocol
+from qcord.core.series import Series
+from qcord.ingest.derivatives import Derivatives, find_cord_mask
+from qcord.ingest.gradients import B0_LIMIT
+from qcord.ingest.series import Group, load_diffusion, load_image, load_transfer
+from qcord.pipeline.settings import Settings
+from qcord.preprocess.denoise import MIN_VOLUMES, denoise
+from qcord.preprocess.motion import correct_motion
+from qcord.preprocess.noise import estimate_noise
+from qcord.preprocess.noise_correlation import NoiseCorrelation
+from qcord.preprocess.resample import resample
+from qcord.preprocess.translate import translate_slices
+
+SURROUNDINGS = 6.0
+"""Distance [mm] from the cord over which the weight of motion correction falls: the width of the fluid around it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A series that is ready for fits and for the search of the cord.
+
+    Parameters
+    ----------
+    group : Group
+        Its files.
+    image : Image
+        3-D image on which the cord is sought.
+    contrast : str or None
+        Kind of contrast of ``image``.
+    series : Series or None
+        Measurements for fits; None for anatomical images.
+    sigma : Image or None
+        Standard deviation of the noise of one measurement.
+    correlation : NoiseCorrelation or None
+        How the noise of neighbouring voxels goes together.
+    extra : mapping of str to Image
+        Further images worth keeping, by the name they get in ``desc``.
+    quality : mapping of (str, str) to float
+        Metric and unit to value.
+    notes : tuple of str
+        What was assumed or left out.
+    mask : Image or None
+        Cord mask that others made for the series.
+    """
+
+    group: Group
+    image: Image
+    contrast: str | None
+    series: Series | None = None
+    sigma: Image | None = None
+    correlation: NoiseCorrelation | None = None
+    extra: Mapping[str, Image] = field(default_factory=dict)
+    quality: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    mask: Image | None = None
+
+
+NONE = Derivatives(())
+
+
+def prepare(group: Group, settings: Settings, derivatives: Derivatives = NONE) -> Prepared:
+    """Load and clean one series.
+
+    Parameters
+    ----------
+    group : Group
+        Its files.
+    settings : Settings
+        Which steps to take.
+    derivatives : Derivatives
+        Files of others, among which a cord mask is looked for.
+
+    Raises
+    ------
+    GridMismatch
+        If a cord mask is named after the series but lies on another grid.
+    """
+    if group.kind == "dwi":
+        return _diffusion(group, settings, derivatives)
+    if group.kind == "mt":
+        return _transfer(group, settings, derivatives)
+    image = load_image(group)
+    return Prepared(group, image, contrast_of(image), mask=find_cord_mask(derivatives, group, image.grid))
+
+
+def _diffusion(group: Group, settings: Settings, derivatives: Derivatives) -> Prepared:
+    raw = load_diffusion(group)
+    weighted = raw.protocol["BValue"] > B0_LIMIT
+    if not weighted.any():
+        raise MissingMetadata(f"{group.scans[0].name} holds no diffusion-weighted volume; check its bval file.")
+    mask = find_cord_mask(derivatives, group, raw.image.grid)
+    notes: list[str] = []
+    extra: dict[str, Image] = {}
+    sigma: Image | None = None
+    clean = raw
+    if settings.denoise and raw.image.n_volumes >= MIN_VOLUMES:
+        done = denoise(raw)
+        clean, sigma = done.series, done.sigma
+        extra["sigma"] = done.sigma
+    elif settings.denoise:
+        notes.append(f"{group.token} has {raw.image.n_volumes} volumes, fewer than {MIN_VOLUMES}: not denoised.")
+    series = raw
+    quality: dict[tuple[str, str], float] = {}
+    if settings.motion:
+        corrected = correct_motion(clean, weight=_surroundings(_mean(clean, weighted), "dwi", mask))
+        # Fits take the measured values: denoising leaves errors that volumes and neighbours share.
+        series, clean = _translated(raw, corrected.shifts), corrected.series
+        quality |= _motion_quality(corrected.quality)
+    extra |= {"preproc": series.image, "denoised": clean.image} if clean is not series else {"preproc": series.image}
+    return Prepared(
+        group, _mean(clean, weighted), "dwi", series, sigma, extra=extra, quality=quality, notes=tuple(notes), mask=mask
+    )
+
+
+def join_volumes(images: Sequence[Image], protocol: Protocol, entities: Entities) -> Series:
+    """Volumes of a transfer series as one series, on the grid of the one with the transfer pulse."""
+    reference = reference_row(protocol)
+    joined = [resample(i, images[reference].grid) for i in images]
+    data = np.stack([np.asarray(i.data, dtype=np.float32) for i in joined], axis=-1)
+    history = tuple(s for i in joined for s in i.history)
+    return Series(images[reference].derive(data, entities=entities, history=history), protocol)
+
+
+def reference_row(protocol: Protocol) -> int:
+    """Row with the transfer pulse, in whose image the cord stands out best; the first if there is none."""
+    state = protocol["MTState"].astype(bool)
+    return int(np.flatnonzero(state)[0]) if state.any() else 0
+
+
+def transfer_noise(images: Sequence[Image]) -> tuple[Image, NoiseCorrelation]:
+    """Noise of the volumes that share the first one's grid, before anything is interpolated."""
+    same = [i for i in images if i.grid.matches(images[0].grid)]
+    stack: AnyArray = np.stack([np.asarray(i.data, dtype=np.float32) for i in same], axis=-1)
+    found = estimate_noise(images[0].derive(stack))
+    return found.sigma, found.correlation
+
+
+def _transfer(group: Group, settings: Settings, derivatives: Derivatives) -> Prepared:
+    images, protocol = load_transfer(group)
+    reference = reference_row(protocol)
+    sigma, correlation = transfer_noise(images)
+    series = join_volumes(images, protocol, group.entities)
+    moved = [i.label for i in images if not i.grid.matches(series.image.grid)]
+    notes = tuple(f"{name} lay on another grid and was resampled." for name in moved)
+    image = images[reference]
+    mask = find_cord_mask(derivatives, group, image.grid)
+    contrast = "MTon" if protocol["MTState"][reference] else contrast_of(image)
+    quality: dict[tuple[str, str], float] = {}
+    if settings.motion and len(images) > 1:
+        corrected = correct_motion(series, weight=_surroundings(image, contrast, mask), reference=reference)
+        series = corrected.series
+        quality |= _motion_quality(corrected.quality)
+    if not sigma.grid.matches(series.image.grid):
+        sigma = resample(sigma, series.image.grid, order=1)
+    return Prepared(
+        group, image, contrast, series, sigma, correlation=correlation, quality=quality, notes=notes, mask=mask
+    )
+
+
+def _translated(series: Series, shifts: pd.DataFrame) -> Series:
+    """Take measured displacements back in other data of the same volumes."""
+    n, z = series.image.n_volumes, series.data.shape[2]
+    spacing = np.array(series.image.grid.spacing[:2])
+    shift = shifts[["x", "y"]].to_numpy().reshape(n, z, 2) / spacing
+    data = translate_slices(series.data, -shift.transpose(1, 0, 2))
+    return Series(series.image.derive(data, Step("correct_motion")), series.protocol)
+
+
+def _surroundings(image: Image, contrast: str | None, mask: Image | None) -> Image | None:
+    """Soft weight around the cord: 1 at its axis, falling over the canal and the vertebra; None if none is found."""
+    if mask is None:
+        try:
+            mask = segment_cord(image, contrast).mask
+        except EmptyRegion:
+            return None
+    inside = np.nan_to_num(np.asarray(mask.data, dtype=float)) >= 0.5
+    distance = np.full(inside.shape, np.inf)
+    for k in np.flatnonzero(inside.any(axis=(0, 1))):
+        distance[:, :, k] = distance_transform_edt(~inside[:, :, k], sampling=image.grid.spacing[:2])
+    return image.derive(np.exp(-0.5 * (distance / SURROUNDINGS) ** 2).astype(np.float32), unit="1")
+
+
+def _mean(series: Series, rows: BoolArray) -> Image:
+    """Mean over the diffusion-weighted volumes, ignoring what lies outside the field in some."""
+    data = np.asarray(series.data[..., rows], dtype=np.float32)
+    known = np.isfinite(data)
+    count = known.sum(axis=-1)
+    mean = np.where(count > 0, np.where(known, data, 0).sum(axis=-1) / np.maximum(count, 1), np.nan)
+    return series.image.derive(mean.astype(np.float32), Step("average", {"volumes": "diffusion-weighted"}))
+
+
+def _motion_quality(found: Mapping[str, float]) -> dict[tuple[str, str], float]:
+    units = {"motion_x": "mm", "motion_y": "mm", "motion_max": "mm", "motion_se": "mm"}
+    return {(name, unit): float(found[name]) for name, unit in units.items()}

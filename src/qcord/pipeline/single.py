@@ -1,0 +1,82 @@
+"""Single files as input: their sidecars, their names, and one 3-D image of each."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from qcord.core.entities import Entities
+from qcord.core.errors import MissingMetadata, UnknownName, UnreadableFile
+from qcord.core.image import Image
+from qcord.ingest.bids import Scan, inherited_metadata
+from qcord.ingest.gradients import B0_LIMIT
+from qcord.ingest.nifti import read_image, read_sidecar
+from qcord.ingest.series import Group, load_diffusion
+
+
+def scan_of(path: Path) -> Scan:
+    """A file with its sidecar, whatever its name.
+
+    Raises
+    ------
+    UnreadableFile
+        If there is no such file.
+    """
+    path = path.absolute()
+    if not path.is_file():
+        raise UnreadableFile(f"{path.name} does not exist; check the path.")
+    entities = _entities(path)
+    metadata = inherited_metadata(path, path.parent, entities)
+    own = path.with_name(stem_of(path) + ".json")
+    if own.is_file() and not metadata:
+        metadata = read_sidecar(own)
+    return Scan(path, path.parent, entities, metadata)
+
+
+def stem_of(path: Path) -> str:
+    """File name without ``.nii`` or ``.nii.gz``."""
+    return path.name.removesuffix(".gz").removesuffix(".nii")
+
+
+def _entities(path: Path) -> Entities:
+    try:
+        return Entities.parse(path.name)
+    except UnknownName:
+        stem, dot, extension = path.name.partition(".")
+        return Entities((), stem.replace("-", "").replace("_", ""), dot + extension)
+
+
+def group_of(images: Sequence[Path | str]) -> Group:
+    """Files as one series: diffusion if gradients lie beside the first, else magnetisation transfer."""
+    scans = tuple(scan_of(Path(p)) for p in images)
+    if not scans:
+        raise MissingMetadata("No image was given, expected a diffusion series or the volumes of a transfer series.")
+    gradients = scans[0].path.with_name(stem_of(scans[0].path) + ".bval").is_file() or scans[0].entities.suffix == "dwi"
+    return Group("dwi" if gradients else "mt", scans[0].entities.suffix, scans)
+
+
+def read_volume(path: Path) -> Image:
+    """One 3-D image; of a series its mean over weighted volumes, or over all."""
+    scan = scan_of(path)
+    image = replace(read_image(scan.path, metadata=scan.metadata), entities=scan.entities)
+    if image.n_volumes == 1:
+        return image
+    if scan.entities.suffix == "dwi":
+        series = load_diffusion(Group("dwi", "dwi", (scan,)))
+        weighted = series.protocol["BValue"] > B0_LIMIT
+        return image.derive(np.asarray(series.data[..., weighted].mean(axis=-1, dtype=np.float32)))
+    return image.derive(np.asarray(image.data.mean(axis=-1, dtype=np.float32)))
+
+
+def single_group(volume: Image, path: Path) -> Group:
+    """One file as a series of its own."""
+    scan = scan_of(path)
+    token = "".join(c for c in volume.entities.suffix if c.isalnum()) or "image"
+    return Group("anat", token, (scan,))
+
+
+def derived_name(volume: Image) -> Entities:
+    """Name of what is derived from an image in its own space."""
+    kept = {k: v for k, v in volume.entities.items() if k in {"sub", "ses"}}
+    return Entities.of(**kept, space="orig", desc=volume.entities.suffix)

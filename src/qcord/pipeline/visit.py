@@ -1,0 +1,270 @@
+"""One visit from files to findings, in memory."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from qcord.anatomy.morphometry import shape_table
+from qcord.atlas.extract import extract
+from qcord.core.arrays import BoolArray
+from qcord.core.errors import EmptyRegion, MissingMetadata
+from qcord.core.fit import Fit
+from qcord.core.flags import Flag
+from qcord.core.image import Image
+from qcord.core.template import Template
+from qcord.ingest.bids import Visit, find_scans
+from qcord.ingest.derivatives import find_derivatives, find_landmarks
+from qcord.ingest.landmarks import Landmark
+from qcord.ingest.series import group_scans
+from qcord.maps.fit import fit
+from qcord.maps.recipe import Planned, recipe
+from qcord.pipeline.locate import Cord, find_all_levels, find_cord, locate
+from qcord.pipeline.prepare import Prepared, prepare
+from qcord.pipeline.settings import Settings
+from qcord.report.findings import Findings, Located
+
+Progress = Callable[[str], None]
+
+TABLE_METRICS = ("FA", "MD", "AD", "RD", "MTR", "MTsat", "T1")
+ATLAS_COLUMNS = (
+    *("participant_id", "session_id", "metric", "unit", "region", "level", "slice", "estimator", "value", "se"),
+    *("ci_low", "ci_high", "n_eff", "n_vox", "flag", "source"),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """What is asked of a visit.
+
+    Parameters
+    ----------
+    root : path
+        BIDS data set.
+    visit : Visit
+        Subject and session.
+    template : Template
+        Template to register to.
+    settings : Settings
+        Settings of the run.
+    derivatives : tuple of path
+        Folders with masks, levels and landmarks to use instead of computed ones.
+    discs : tuple of Landmark
+        Landmarks given by hand.
+    """
+
+    root: Path
+    visit: Visit
+    template: Template
+    settings: Settings = field(default_factory=Settings)
+    derivatives: tuple[Path, ...] = ()
+    discs: tuple[Landmark, ...] = ()
+
+
+def process(request: Request, progress: Progress = lambda stage: None) -> Findings:
+    """Process one visit.
+
+    Parameters
+    ----------
+    request : Request
+        What to do.
+    progress : callable
+        Told the name of each stage as it begins.
+
+    Raises
+    ------
+    MissingMetadata
+        If the visit holds no series that qcord uses.
+    QcordError
+        If a file is unreadable or inconsistent; the message names it.
+    """
+    progress("read")
+    groups, skipped = group_scans(find_scans(request.root, request.visit))
+    if not groups:
+        raise MissingMetadata(
+            f"{request.visit.prefix} holds no T2w, T1w, T2star, dwi, MTS or MTR image; check the names of its files."
+        )
+    derivatives = find_derivatives(request.derivatives, request.visit)
+    landmarks = (*find_landmarks(derivatives), *request.discs)
+    prepared: dict[str, Prepared] = {}
+    for group in groups:
+        progress(f"clean {group.token}")
+        prepared[group.token] = prepare(group, request.settings, derivatives)
+    cords, notes = _cords(prepared, progress)
+    levels, assumed = find_all_levels(
+        prepared, cords, derivatives, template=request.template, landmarks=landmarks, centre=request.settings.centre
+    )
+    located: dict[str, Located] = {}
+    for token, cord in cords.items():
+        progress(f"register {token}")
+        located[token] = locate(prepared[token], cord, levels[token], request.template)
+    progress("fit")
+    fits, unfitted = _fits(prepared, located, request.settings)
+    progress("read out")
+    notes += [n for p in prepared.values() for n in p.notes]
+    notes += [f"{name} was not used: {reason}" for name, reason in skipped]
+    return Findings(
+        subject=request.visit.subject,
+        session=request.visit.session,
+        located=located,
+        fits=fits,
+        metrics=_metrics(request, prepared, located, fits),
+        morphometry=_morphometry(request, located),
+        quality=_quality(request, prepared, cords, located, fits),
+        notes=(*assumed, *unfitted, *notes),
+        template=f"{request.template.name} {request.template.version}",
+        settings=request.settings.model_dump(),
+        extra={token: prepared[token].extra for token in located if prepared[token].extra},
+    )
+
+
+def _cords(prepared: Mapping[str, Prepared], progress: Progress) -> tuple[dict[str, Cord], list[str]]:
+    """Cord of each series; a series without one is left out, unless it was the last."""
+    cords: dict[str, Cord] = {}
+    notes: list[str] = []
+    for token, one in prepared.items():
+        progress(f"find cord {token}")
+        try:
+            cords[token] = find_cord(one)
+        except EmptyRegion as error:
+            if one.series is not None or len(prepared) == 1:
+                raise
+            notes.append(f"{token} was left out: {error}")
+    if not cords:
+        raise EmptyRegion("No cord was found in any series; check the images or give a mask with --derivatives.")
+    return cords, notes
+
+
+def _fits(
+    prepared: Mapping[str, Prepared], located: Mapping[str, Located], settings: Settings
+) -> tuple[dict[str, tuple[Fit, ...]], list[str]]:
+    fits: dict[str, tuple[Fit, ...]] = {}
+    notes: list[str] = []
+    for token in located:
+        one = prepared[token]
+        if one.series is None:
+            continue
+        done = []
+        for plan in recipe([one.series]):
+            if plan.possible:
+                done.append(_fit(plan, one, settings))
+            else:
+                notes.append(f"{', '.join(plan.metrics)} of {token} could not be computed: {plan.reason}")
+        fits[token] = tuple(done)
+    return fits, notes
+
+
+def _fit(plan: Planned, one: Prepared, settings: Settings) -> Fit:
+    method = settings.tensor_method if plan.model == "tensor" else None
+    # The residuals of a tensor hold what physiology adds to the noise; three or fewer volumes leave none.
+    sigma = None if plan.model == "tensor" else one.sigma
+    return fit(plan.model, plan.series, sigma=sigma, method=method)
+
+
+def _identity(request: Request) -> dict[str, str]:
+    return {"participant_id": request.visit.subject, "session_id": request.visit.session or ""}
+
+
+def _metrics(
+    request: Request,
+    prepared: Mapping[str, Prepared],
+    located: Mapping[str, Located],
+    fits: Mapping[str, tuple[Fit, ...]],
+) -> pd.DataFrame:
+    tables = []
+    for token, done in fits.items():
+        maps: dict[str, Image] = {}
+        errors: dict[str, Image] = {}
+        for one in done:
+            for metric in one.maps:
+                if metric in TABLE_METRICS:
+                    maps[metric] = _unbiased(one, metric)
+                    if metric in one.std:
+                        errors[metric] = one.std[metric]
+        if maps:
+            table = extract(
+                maps,
+                located[token].atlas,
+                std=errors,
+                correlation=prepared[token].correlation,
+                map_ratio=request.settings.map_ratio,
+            )
+            tables.append(table.assign(source=token))
+    if not tables:
+        return pd.DataFrame(columns=list(ATLAS_COLUMNS))
+    joined = pd.concat(tables, ignore_index=True).assign(**_identity(request))
+    return joined[list(ATLAS_COLUMNS)]
+
+
+def _unbiased(one: Fit, metric: str) -> Image:
+    """Map without the rise that its noise is expected to cause, which is what may be averaged."""
+    if metric not in one.bias:
+        return one.maps[metric]
+    value = one.maps[metric]
+    return value.derive(np.asarray(value.data - np.nan_to_num(one.bias[metric].data)))
+
+
+def _morphometry(request: Request, located: Mapping[str, Located]) -> pd.DataFrame:
+    tables = []
+    for token, place in located.items():
+        levels = place.atlas.levels
+        tables.append(shape_table(place.shape, levels.__getitem__).assign(source=token))
+    return pd.concat(tables, ignore_index=True).assign(**_identity(request))[
+        [
+            *("participant_id", "session_id", "source", "metric", "unit", "level", "slice"),
+            *("value", "se", "n_slices", "flag"),
+        ]
+    ]
+
+
+def _quality(
+    request: Request,
+    prepared: Mapping[str, Prepared],
+    cords: Mapping[str, Cord],
+    located: Mapping[str, Located],
+    fits: Mapping[str, tuple[Fit, ...]],
+) -> pd.DataFrame:
+    rows: list[tuple[str, str, str, float]] = []
+    for token, place in located.items():
+        one = prepared[token]
+        inside = np.asarray(place.cord.data, dtype=float) >= 0.5
+        rows.append((token, "cord_slices", "1", float(inside.any(axis=(0, 1)).sum())))
+        sure = cords[token].confidence
+        if sure is not None:
+            rows.append((token, "cord_confidence", "1", float(np.median(sure[sure > 0]))))
+        summary = place.quality.summary
+        rows += [
+            (token, "registration_dice", "1", summary["dice_median"]),
+            (token, "registration_dice_worst_slice", "1", summary["dice_min"]),
+            (token, "registration_distance", "mm", summary["distance_median_mm"]),
+        ]
+        rows += [(token, name, unit, value) for (name, unit), value in one.quality.items()]
+        rows += _signal_rows(token, one, inside)
+        for done in fits.get(token, ()):
+            bad = np.asarray(done.flag.data)[inside] != Flag.OK
+            rows.append((token, f"{done.model}_flagged_voxels", "percent", 100 * float(bad.mean())))
+    table = pd.DataFrame(rows, columns=["source", "metric", "unit", "value"]).assign(**_identity(request))
+    return table[["participant_id", "session_id", "source", "metric", "unit", "value"]]
+
+
+def _signal_rows(token: str, one: Prepared, inside: BoolArray) -> list[tuple[str, str, str, float]]:
+    """Signal over noise in the cord: of each kind of volume, as a median over voxels."""
+    if one.series is None or one.sigma is None:
+        return []
+    sigma = np.asarray(one.sigma.data, dtype=float)[inside]
+    data = np.asarray(one.series.data, dtype=float)[inside]
+    kinds = {"snr": np.ones(data.shape[1], dtype=bool)}
+    if "BValue" in one.series.protocol:
+        weighted = one.series.protocol["BValue"] > 50
+        kinds = {"snr_b0": ~weighted, "snr_weighted": weighted}
+    rows = []
+    for name, chosen in kinds.items():
+        if chosen.any():
+            with np.errstate(invalid="ignore", divide="ignore"):
+                ratio = data[:, chosen].mean(axis=1) / sigma
+            rows.append((token, name, "1", float(np.nanmedian(ratio))))
+    if one.correlation is not None:
+        rows.append((token, "noise_correlation_factor", "1", float(one.correlation.factor)))
+    return rows
