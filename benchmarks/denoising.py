@@ -22,7 +22,7 @@ from qcord.preprocess.noise_correlation import noise_correlation
 from qcord.preprocess.noise_floor import remove_noise_floor
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tests" / "preprocess"))
+sys.path.insert(0, str(ROOT / "tests"))
 from painted_scans import diffusion, image_of, protocol_of, rician  # noqa: E402
 
 REPEATS = 3

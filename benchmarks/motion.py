@@ -17,7 +17,7 @@ from qcord.preprocess.motion import correct_motion
 from qcord.preprocess.translate import translate_slices
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tests" / "preprocess"))
+sys.path.insert(0, str(ROOT / "tests"))
 from painted_scans import PIXEL, diffusion, image_of, protocol_of, rician, scan, transfer  # noqa: E402
 
 SHAPE = (64, 36, 12)

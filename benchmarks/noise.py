@@ -14,7 +14,7 @@ from qcord.core.image import Image
 from qcord.preprocess.noise import estimate_noise
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tests" / "preprocess"))
+sys.path.insert(0, str(ROOT / "tests"))
 from painted_scans import image_of, scan, transfer  # noqa: E402
 
 

@@ -26,6 +26,11 @@ BATCH_BYTES = 4_000_000
 """Size of a batch of patches: within the second-level cache of two threads."""
 
 
+CALM = 4.0
+"""Standard deviation [mm] of the smoothing of the noise map. Noise changes with the sensitivity of coils, over
+centimetres; what changes over less is the share of signal that was taken for noise at the edge of the cord."""
+
+
 @dataclass(frozen=True, eq=False)
 class Denoised:
     """A series without the noise that its principal components can tell from signal.
@@ -110,6 +115,7 @@ def denoise(
     floor = bool(data[done].min(initial=0) >= 0) if magnitude is None else magnitude
     spread = np.sqrt(variance)
     sigma = _sigma_of_magnitude(spread, clean, size) if floor else spread
+    sigma = _smooth(sigma, np.array(series.image.grid.spacing))
     values = np.where(done[..., None], clean, data).astype(np.float32)
     step = Step(
         "denoise",
@@ -207,6 +213,15 @@ def _denoise_batch(
     m = flat.shape[1]
     kept = np.where(np.arange(m) >= m - rank[:, None], weight[:, None], 0.0)
     return rows, patches @ ((vectors * kept[:, None, :]) @ vectors.swapaxes(1, 2)), weight, variance, rank
+
+
+def _smooth(sigma: FloatArray, spacing: FloatArray) -> FloatArray:
+    """Average the variance over the neighbourhood `CALM`, where there is any; NaN stays."""
+    known = np.isfinite(sigma)
+    width = CALM / spacing
+    total = ndimage.gaussian_filter(np.where(known, sigma**2, 0.0), width)
+    share = ndimage.gaussian_filter(known.astype(float), width)
+    return np.where(known, np.sqrt(total / np.maximum(share, 1e-9)), np.nan)
 
 
 def _sigma_of_magnitude(spread: FloatArray, clean: FloatArray, window: tuple[int, int, int]) -> FloatArray:
