@@ -114,8 +114,9 @@ def denoise(
     done = np.isfinite(variance)
     floor = bool(data[done].min(initial=0) >= 0) if magnitude is None else magnitude
     spread = np.sqrt(variance)
-    sigma = _sigma_of_magnitude(spread, clean, size) if floor else spread
-    sigma = _smooth(sigma, np.array(series.image.grid.spacing))
+    sigma = spread
+    if floor:
+        sigma = _smooth(_sigma_of_magnitude(spread, clean, size), np.array(series.image.grid.spacing))
     values = np.where(done[..., None], clean, data).astype(np.float32)
     step = Step(
         "denoise",
