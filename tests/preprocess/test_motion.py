@@ -11,7 +11,7 @@ from qcord.core.grid import Grid
 from qcord.core.image import Image
 from qcord.core.protocol import Protocol
 from qcord.core.series import Series
-from qcord.preprocess.motion import correct_motion
+from qcord.preprocess.motion import apply_shifts, correct_motion
 from qcord.preprocess.scene import kinds_of
 from qcord.preprocess.translate import translate_slices
 
@@ -172,6 +172,16 @@ def test_weight_decides_what_is_followed():
     true = true - true[weighted].mean(axis=0)
     measured, _ = found(correct_motion(series, weight=image_of(painted.cord)), 35, SHAPE[2])
     assert np.sqrt(((measured - true)[weighted] ** 2).mean()) < 0.25 * PIXEL
+
+
+def test_shifts_apply_to_other_data_of_the_same_volumes(moving):
+    _, data, protocol = moving
+    series = Series(image_of(data), protocol)
+    result = correct_motion(series)
+    again = apply_shifts(series, result.shifts.sample(frac=1, random_state=1))
+    assert np.array_equal(again.data, result.series.data, equal_nan=True)
+    with pytest.raises(GridMismatch, match=r"280 rows, expected 24"):
+        apply_shifts(series.take([0, 1, 2]), result.shifts)
 
 
 def test_kinds_of_volumes():
