@@ -3,9 +3,9 @@
 import nibabel as nib
 import numpy as np
 import pytest
-from painted_scans import PIXEL, diffusion, image_of, protocol_of, rician, scan, transfer
 from threadpoolctl import threadpool_limits
 
+from painted_scans import PIXEL, diffusion, image_of, protocol_of, rician, scan, transfer
 from qcord.core.errors import EmptyRegion, GridMismatch, ImplausibleValue
 from qcord.core.grid import Grid
 from qcord.core.image import Image

@@ -65,8 +65,8 @@ def correct_motion(
     ----------
     series : Series
         (x, y, z, n), axial slices, best not denoised: at a signal-to-noise ratio of 10 and less denoising pulls the
-        volumes towards each other and hides a part of the motion. Kinds follow from the column ``BValue``; without it each volume is
-        a contrast of its own.
+        volumes towards each other and hides a part of the motion. Kinds follow from the column ``BValue``; without it
+        each volume is a contrast of its own.
     weight : Image, optional
         Where the cord and its surroundings are, (x, y, z), from 0 to 1; soft edges are better than hard ones. By
         default a gaussian around the bright cord of the diffusion-weighted mean, else in the middle of the field.
