@@ -95,8 +95,8 @@ def correct_motion(
     -----
     Rotation, deformation within a slice and motion through the plane are not corrected. On painted cords the
     displacement of diffusion-weighted slices is right to .1 to .15 voxels at a signal-to-noise ratio of b = 0 from 20
-    down to 7, with displacements up to 3 mm; to .2 voxels where each slice moves by .3 mm on its own. Where the cord moves within a canal that stays, b = 0 volumes, on which
-    the canal shows as well, are held back towards it.
+    down to 7, with displacements up to 3 mm; to .2 voxels where each slice moves by .3 mm on its own. Where the cord
+    moves within a canal that stays, b = 0 volumes, on which the canal shows as well, are held back towards it.
 
     References
     ----------
