@@ -11,6 +11,7 @@ from qcord.anatomy.detect import best_path
 from qcord.anatomy.edge import half_level_offset
 from qcord.anatomy.network import COARSE
 from qcord.anatomy.sampling import sections
+from qcord.anatomy.segment import _bridged
 
 
 def disc(size: int, centre: tuple[float, float], radius: float) -> np.ndarray:
@@ -139,3 +140,17 @@ def test_doubt_does_not_make_a_cord_thinner():
     for doubt in (1.0, 0.8, 0.6):
         radii = radii_of(level(doubt * share), np.zeros((1, 2)), 0.5)
         assert (radii**2).mean() == pytest.approx(4.5**2, rel=0.04)
+
+
+@pytest.mark.parametrize(
+    ("runs", "longest", "want"),
+    [
+        ([], 5, []),
+        ([(0, 17), (22, 23), (24, 99)], 15, [(0, 99)]),
+        ([(0, 17), (22, 23)], 15, [(0, 17), (22, 23)]),
+        ([(0, 10), (13, 20)], 2, [(0, 10), (13, 20)]),
+        ([(0, 10), (13, 20)], 3, [(0, 20)]),
+    ],
+)
+def test_gaps_are_bridged_between_longer_parts_only(runs, longest, want):
+    assert _bridged(runs, longest) == want

@@ -1,6 +1,7 @@
 """The cord in an image: mask, share of each voxel, axis, and how sure each slice is."""
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 from scipy import ndimage
@@ -246,19 +247,27 @@ def _stretch(tube: _Tube, evidence: FloatArray, height: float) -> BoolArray:
     good = (tube.sure >= SURE) & (tube.area >= SMALLEST)
     labels, count = ndimage.label(good)
     runs = [np.flatnonzero(labels == i) for i in range(1, count + 1)]
-    joined: list[list[int]] = []
-    for run in runs:
-        gap = run[0] - joined[-1][-1] - 1 if joined else 0
-        short = min(len(run), len(joined[-1])) if joined else 0
-        if joined and gap * height <= GAP and gap <= short:
-            joined[-1] = list(range(joined[-1][0], run[-1] + 1))
-        else:
-            joined.append(list(run))
+    joined = _bridged([(int(run[0]), int(run[-1]) + 1) for run in runs], GAP / height)
     keep = np.zeros(len(good), dtype=bool)
-    joined = [rows for rows in joined if evidence[rows].mean() >= AGREED]
+    joined = [run for run in joined if evidence[slice(*run)].mean() >= AGREED]
     if joined:
-        keep[max(joined, key=lambda rows: float((tube.sure * evidence)[rows].sum()))] = True
+        keep[slice(*max(joined, key=lambda run: float((tube.sure * evidence)[slice(*run)].sum())))] = True
     return keep
+
+
+def _bridged(runs: list[tuple[int, int]], longest: float) -> list[tuple[int, int]]:
+    """Join runs (start, stop) over gaps no longer than ``longest`` nor than either of them, the smallest gap first."""
+    runs = list(runs)
+    while True:
+        gaps = [
+            (right[0] - left[1], i)
+            for i, (left, right) in enumerate(pairwise(runs))
+            if right[0] - left[1] <= min(longest, left[1] - left[0], right[1] - right[0])
+        ]
+        if not gaps:
+            return runs
+        _, i = min(gaps)
+        runs[i : i + 2] = [(runs[i][0], runs[i + 1][1])]
 
 
 def _result(image: Image, tube: _Tube, keep: BoolArray, kind: str | None) -> CordSegmentation:
