@@ -1,6 +1,5 @@
 """Voxels in blocks that fit the cache, worked on by threads; results do not depend on the number of threads."""
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from qcord.core.errors import ImplausibleValue
 from qcord.core.flags import Flag
 from qcord.core.grid import Grid, require_same_grid
 from qcord.core.image import Image
+from qcord.core.threads import thread_count
 
 _CACHED = 131_072
 """Measurements a block: a megabyte, of the order of a core's second cache."""
@@ -90,7 +90,7 @@ def run_blocks(
         for name, values in maps.items():
             values[rows] = np.reshape(result[name], (values.shape[1], -1)).T
 
-    jobs = max(1, n_jobs if n_jobs is not None else os.cpu_count() or 1)
+    jobs = max(1, n_jobs if n_jobs is not None else thread_count())
     starts = range(0, voxels.size, size)
     if jobs == 1 or len(starts) == 1:
         for first in starts:

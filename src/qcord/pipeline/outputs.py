@@ -15,6 +15,7 @@ from qcord.core.fit import Fit
 from qcord.core.flags import Flag
 from qcord.core.image import Image, Step
 from qcord.core.labels import DISCS, VERTEBRAE
+from qcord.core.series import Series
 from qcord.ingest.gradients import to_fsl
 from qcord.ingest.series import stored_affine
 from qcord.pipeline.store import (
@@ -75,8 +76,8 @@ def write_findings(findings: Findings, folder: Path) -> None:
         for fit in fits:
             _write_fit(fit, findings.located[token], home)
     for token, images in findings.extra.items():
-        for name, image in images.items():
-            _write_extra(name, image, findings.located[token], home)
+        for name, content in images.items():
+            _write_extra(name, content, findings.located[token], home)
     _write_tables(findings, home)
 
 
@@ -215,11 +216,16 @@ def _algorithm(image: Image) -> str:
     return f"{last.name} {method}".strip()
 
 
-def _write_extra(name: str, image: Image, place: Located, home: Path) -> None:
+def _write_extra(name: str, content: Image | Series, place: Located, home: Path) -> None:
     folder = home / ("dwi" if place.kind == "dwi" else "anat")
     suffix = place.entities.suffix
-    entities = place.entities.replace(desc=name, suffix=suffix if name == "preproc" else f"{suffix}map")
-    write_image(folder / entities.name, image, {"Sources": list(place.sources)})
+    sidecar = {"Sources": list(place.sources)}
+    if isinstance(content, Series):
+        path = folder / place.entities.replace(desc=name).name
+        write_image(path, content.image, {**content.image.metadata, **sidecar})
+        write_gradients(path, content.image, content.protocol["BValue"], content.protocol["Direction"])
+    else:
+        write_image(folder / place.entities.replace(desc=name, suffix=f"{suffix}map").name, content, sidecar)
 
 
 def write_gradients(path: Path, image: Image, b: FloatArray, directions: FloatArray) -> None:

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import pandas as pd
 from scipy.ndimage import distance_transform_edt
 
 from qcord.anatomy.contrast import contrast_of
@@ -20,14 +19,13 @@ from qcord.ingest.gradients import B0_LIMIT
 from qcord.ingest.series import Group, load_diffusion, load_image, load_transfer
 from qcord.pipeline.settings import Settings
 from qcord.preprocess.denoise import MIN_VOLUMES, denoise
-from qcord.preprocess.motion import correct_motion
+from qcord.preprocess.motion import apply_shifts, correct_motion
 from qcord.preprocess.noise import estimate_noise
 from qcord.preprocess.noise_correlation import NoiseCorrelation
 from qcord.preprocess.resample import resample
-from qcord.preprocess.translate import translate_slices
 
-SURROUNDINGS = 6.0
-"""Distance [mm] from the cord over which the weight of motion correction falls: the width of the fluid around it."""
+SURROUNDINGS = 4.0
+"""Distance [mm] from the cord over which the weight of motion correction falls: the fluid around it, not the muscle."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,8 +46,8 @@ class Prepared:
         Standard deviation of the noise of one measurement.
     correlation : NoiseCorrelation or None
         How the noise of neighbouring voxels goes together.
-    extra : mapping of str to Image
-        Further images worth keeping, by the name they get in ``desc``.
+    extra : mapping of str to Image or Series
+        Further images and cleaned series worth keeping, by the name they get in ``desc``.
     quality : mapping of (str, str) to float
         Metric and unit to value.
     notes : tuple of str
@@ -64,7 +62,7 @@ class Prepared:
     series: Series | None = None
     sigma: Image | None = None
     correlation: NoiseCorrelation | None = None
-    extra: Mapping[str, Image] = field(default_factory=dict)
+    extra: Mapping[str, Image | Series] = field(default_factory=dict)
     quality: Mapping[tuple[str, str], float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     mask: Image | None = None
@@ -105,7 +103,7 @@ def _diffusion(group: Group, settings: Settings, derivatives: Derivatives) -> Pr
         raise MissingMetadata(f"{group.scans[0].name} holds no diffusion-weighted volume; check its bval file.")
     mask = find_cord_mask(derivatives, group, raw.image.grid)
     notes: list[str] = []
-    extra: dict[str, Image] = {}
+    extra: dict[str, Image | Series] = {}
     sigma: Image | None = None
     clean = raw
     if settings.denoise and raw.image.n_volumes >= MIN_VOLUMES:
@@ -117,11 +115,13 @@ def _diffusion(group: Group, settings: Settings, derivatives: Derivatives) -> Pr
     series = raw
     quality: dict[tuple[str, str], float] = {}
     if settings.motion:
-        corrected = correct_motion(clean, weight=_surroundings(_mean(clean, weighted), "dwi", mask))
-        # Fits take the measured values: denoising leaves errors that volumes and neighbours share.
-        series, clean = _translated(raw, corrected.shifts), corrected.series
+        # Measured on the raw values, since denoising hides part of the motion at low signal.
+        corrected = correct_motion(raw, weight=_surroundings(_mean(clean, weighted), "dwi", mask))
+        series, clean = corrected.series, apply_shifts(clean, corrected.shifts)
         quality |= _motion_quality(corrected.quality)
-    extra |= {"preproc": series.image, "denoised": clean.image} if clean is not series else {"preproc": series.image}
+    extra["preproc"] = series
+    if clean is not series and sigma is not None:
+        extra["denoised"] = clean
     return Prepared(
         group, _mean(clean, weighted), "dwi", series, sigma, extra=extra, quality=quality, notes=tuple(notes), mask=mask
     )
@@ -170,15 +170,6 @@ def _transfer(group: Group, settings: Settings, derivatives: Derivatives) -> Pre
     return Prepared(
         group, image, contrast, series, sigma, correlation=correlation, quality=quality, notes=notes, mask=mask
     )
-
-
-def _translated(series: Series, shifts: pd.DataFrame) -> Series:
-    """Take measured displacements back in other data of the same volumes."""
-    n, z = series.image.n_volumes, series.data.shape[2]
-    spacing = np.array(series.image.grid.spacing[:2])
-    shift = shifts[["x", "y"]].to_numpy().reshape(n, z, 2) / spacing
-    data = translate_slices(series.data, -shift.transpose(1, 0, 2))
-    return Series(series.image.derive(data, Step("correct_motion")), series.protocol)
 
 
 def _surroundings(image: Image, contrast: str | None, mask: Image | None) -> Image | None:

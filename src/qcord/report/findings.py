@@ -13,6 +13,15 @@ from qcord.atlas.project import Atlas
 from qcord.core.entities import Entities
 from qcord.core.fit import Fit
 from qcord.core.image import Image, Step
+from qcord.core.series import Series
+
+MORPHOMETRY = Step("morphometry", {"plane": "across the axis of the cord"})
+READ_OUT = Step(
+    "extract",
+    {"estimators": "wa, ml, map", "interval": "95 %"},
+    ("Levy et al. 2015, doi:10.1016/j.neuroimage.2015.06.040",),
+)
+PAM50_REFERENCE = "De Leener et al. 2018, doi:10.1016/j.neuroimage.2017.10.041"
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +87,7 @@ class Findings:
     fits : mapping of str to tuple of Fit
         Fitted models by the token of their series.
     extra : mapping of str to Mapping
-        Further images to keep by token: name to image (noise map, cleaned series).
+        Further images and cleaned series to keep by token: name to image or series.
     metrics, morphometry, quality : DataFrame
         The three tables, as written.
     notes : tuple of str
@@ -99,7 +108,7 @@ class Findings:
     notes: tuple[str, ...]
     template: str
     settings: Mapping[str, Any]
-    extra: Mapping[str, Mapping[str, Image]] = field(default_factory=dict)
+    extra: Mapping[str, Mapping[str, Image | Series]] = field(default_factory=dict)
 
     @property
     def prefix(self) -> str:
@@ -111,13 +120,18 @@ class Findings:
         """Token and step, in the order of the work, each once."""
         seen: dict[tuple[str, str], Step] = {}
         for token, place in self.located.items():
-            images = [place.image, place.cord, *(m for f in self.fits.get(token, ()) for m in f.maps.values())]
-            for image in images:
-                for step in image.history:
-                    seen.setdefault((token, step.name), step)
+            fitted = [m for f in self.fits.get(token, ()) for m in f.maps.values()]
+            own = (*place.image.history, *place.cord.history, *(s for m in fitted for s in m.history))
+            for step in (*own, _registration(place, self.template), MORPHOMETRY, *([READ_OUT] if fitted else [])):
+                seen.setdefault((token, step.name), step)
         return tuple((token, step) for (token, _), step in seen.items())
 
     @property
     def references(self) -> tuple[str, ...]:
         """Citations of the methods that were used, each once."""
         return tuple(dict.fromkeys(r for _, step in self.steps for r in step.references))
+
+
+def _registration(place: Located, template: str) -> Step:
+    settings = {"template": template, "position along the cord": place.levels.source}
+    return Step("register", settings, (PAM50_REFERENCE,) if template.startswith("PAM50") else ())
