@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from qcord.core.grid import Grid
+from qcord.pipeline.phantom import phantom
+from qcord.pipeline.run import run
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -30,3 +32,18 @@ def oblique_grid() -> Grid:
     affine[:3, :3] = about_s @ about_r @ np.diag([0.9, 1.1, 5.0])
     affine[:3, 3] = [-3, 12, 40]
     return Grid((7, 8, 9), affine)
+
+
+@pytest.fixture(scope="session")
+def raw(tmp_path_factory):
+    """Raw data set of one healthy phantom."""
+    return phantom(tmp_path_factory.mktemp("phantom") / "raw", seed=3)
+
+
+@pytest.fixture(scope="session")
+def output(raw, tmp_path_factory):
+    """Its outputs, by one thread."""
+    out = tmp_path_factory.mktemp("run") / "qcord"
+    outcomes = run(raw, out, derivatives=[raw / "derivatives" / "landmarks"], template="qcord", n_threads=1)
+    assert [o.error for o in outcomes] == [""]
+    return out

@@ -12,7 +12,9 @@ from qcord.atlas.extract import ESTIMATORS
 from qcord.atlas.extract import extract as extract_table
 from qcord.atlas.project import Atlas, native_atlas
 from qcord.core.errors import MissingMetadata
+from qcord.core.image import Image
 from qcord.core.labels import Region
+from qcord.core.units import require_plausible
 from qcord.ingest.nifti import read_image, read_sidecar
 from qcord.ingest.pam50 import read_warped_atlas
 from qcord.pipeline.outputs import describe_columns
@@ -59,11 +61,19 @@ def extract(
     -------
     DataFrame
         See `qcord.atlas.extract.extract`.
+
+    Raises
+    ------
+    ImplausibleValue
+        If the median of the map in the cord is impossible in its unit, such as a T1 of 900 s.
     """
     value = read_image(image)
     fields = _read_atlas(Path(atlas))
     errors = read_image(std) if std is not None else None
-    name = metric or value.entities.get("param", value.entities.suffix)
+    name = metric or metric_of(value)
+    inside = np.asarray(value.data, dtype=float)[tuple(fields.index.T)]
+    if np.isfinite(inside).any():
+        require_plausible(name, [float(np.nanmedian(inside))], value.label)
     table = extract_table(
         {name: value},
         fields,
@@ -81,6 +91,13 @@ def extract(
             write_table(path, table)
         write_json(path.with_suffix(".json"), describe_columns(table))
     return table
+
+
+def metric_of(image: Image) -> str:
+    """Name of the quantity of a map, by its BIDS name: FA of ``param-fa``, T1 of ``T1map``."""
+    if "param" in image.entities:
+        return image.entities["param"].upper()
+    return image.entities.suffix.removesuffix("map")
 
 
 def _read_atlas(path: Path) -> Atlas:

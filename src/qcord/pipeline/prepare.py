@@ -11,7 +11,8 @@ from qcord.anatomy.segment import segment_cord
 from qcord.core.arrays import AnyArray, BoolArray
 from qcord.core.entities import Entities
 from qcord.core.errors import EmptyRegion, MissingMetadata
-from qcord.core.image import Image, Step
+from qcord.core.grid import Grid
+from qcord.core.image import Image, Step, mask_of
 from qcord.core.protocol import Protocol
 from qcord.core.series import Series
 from qcord.ingest.derivatives import Derivatives, find_cord_mask
@@ -87,13 +88,15 @@ def prepare(group: Group, settings: Settings, derivatives: Derivatives = NONE) -
     ------
     GridMismatch
         If a cord mask is named after the series but lies on another grid.
+    EmptyRegion
+        If it holds no voxel.
     """
     if group.kind == "dwi":
         return _diffusion(group, settings, derivatives)
     if group.kind == "mt":
         return _transfer(group, settings, derivatives)
     image = load_image(group)
-    return Prepared(group, image, contrast_of(image), mask=find_cord_mask(derivatives, group, image.grid))
+    return Prepared(group, image, contrast_of(image), mask=_given_mask(derivatives, group, image.grid))
 
 
 def _diffusion(group: Group, settings: Settings, derivatives: Derivatives) -> Prepared:
@@ -101,7 +104,7 @@ def _diffusion(group: Group, settings: Settings, derivatives: Derivatives) -> Pr
     weighted = raw.protocol["BValue"] > B0_LIMIT
     if not weighted.any():
         raise MissingMetadata(f"{group.scans[0].name} holds no diffusion-weighted volume; check its bval file.")
-    mask = find_cord_mask(derivatives, group, raw.image.grid)
+    mask = _given_mask(derivatives, group, raw.image.grid)
     notes: list[str] = []
     extra: dict[str, Image | Series] = {}
     sigma: Image | None = None
@@ -158,7 +161,7 @@ def _transfer(group: Group, settings: Settings, derivatives: Derivatives) -> Pre
     moved = [i.label for i in images if not i.grid.matches(series.image.grid)]
     notes = tuple(f"{name} lay on another grid and was resampled." for name in moved)
     image = images[reference]
-    mask = find_cord_mask(derivatives, group, image.grid)
+    mask = _given_mask(derivatives, group, image.grid)
     contrast = "MTon" if protocol["MTState"][reference] else contrast_of(image)
     quality: dict[tuple[str, str], float] = {}
     if settings.motion and len(images) > 1:
@@ -170,6 +173,14 @@ def _transfer(group: Group, settings: Settings, derivatives: Derivatives) -> Pre
     return Prepared(
         group, image, contrast, series, sigma, correlation=correlation, quality=quality, notes=notes, mask=mask
     )
+
+
+def _given_mask(derivatives: Derivatives, group: Group, grid: Grid) -> Image | None:
+    """Cord mask that others made for a series; an empty one is refused before any work is done."""
+    given = find_cord_mask(derivatives, group, grid)
+    if given is not None:
+        mask_of(given, grid, "cord mask")
+    return given
 
 
 def _surroundings(image: Image, contrast: str | None, mask: Image | None) -> Image | None:
