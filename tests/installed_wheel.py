@@ -13,7 +13,8 @@ USE = """
 import qcord, pathlib, sys
 here = pathlib.Path(qcord.__file__).resolve()
 assert not here.is_relative_to(pathlib.Path(sys.argv[1])), f"imported from the source tree: {here}"
-template = qcord.parametric_template()
+from qcord import api
+template = api.parametric_template()
 assert len(template.regions) == 37
 print("installed wheel works:", qcord.__version__)
 """

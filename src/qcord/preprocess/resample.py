@@ -3,7 +3,7 @@
 from typing import Literal
 
 import numpy as np
-from scipy.ndimage import map_coordinates
+from scipy.ndimage import distance_transform_edt, map_coordinates
 
 from qcord.core.arrays import BoolArray, FloatArray
 from qcord.core.grid import Grid
@@ -36,7 +36,7 @@ def resample(image: Image, grid: Grid, *, order: Literal[0, 1, 3] = ORDER) -> Im
     places = np.moveaxis(image.grid.index(grid.world(index)), -1, 0)
     data = np.asarray(image.data, dtype=float)
     known = np.isfinite(data)
-    values = map_coordinates(np.where(known, data, 0.0), places, order=order, mode="nearest")
+    values = map_coordinates(_filled(data, known), places, order=order, mode="nearest")
     if order == 0:
         inside = _inside(places, image.grid)
         result = np.where(inside, values, 0).astype(image.data.dtype)
@@ -45,6 +45,14 @@ def resample(image: Image, grid: Grid, *, order: Literal[0, 1, 3] = ORDER) -> Im
         result = np.where(covered > 0.99, values, np.nan).astype(np.float32)
     step = Step("resample", {"order": order, "from": repr(image.grid), "to": repr(grid)})
     return Image(result, grid, image.unit, image.entities, (*image.history, step), image.metadata, image.source)
+
+
+def _filled(data: FloatArray, known: BoolArray) -> FloatArray:
+    """Missing values take that of the nearest voxel, so that splines do not ring around them."""
+    if known.all() or not known.any():
+        return np.where(known, data, 0.0)
+    nearest = distance_transform_edt(~known, return_distances=False, return_indices=True)
+    return np.asarray(data[tuple(nearest)])
 
 
 def _inside(places: FloatArray, grid: Grid) -> BoolArray:
