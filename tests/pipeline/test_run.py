@@ -18,7 +18,7 @@ from qcord.pipeline.templates import load_template
 SUBJECT = "sub-healthy01"
 ATLAS = [
     *("participant_id", "session_id", "metric", "unit", "region", "level", "slice", "estimator"),
-    *("value", "se", "ci_low", "ci_high", "n_eff", "n_vox", "flag", "source"),
+    *("value", "se", "ci_low", "ci_high", "n_eff", "n_vox", "flag", "source", "se_noise"),
 ]
 MAPS = [
     *(f"dwi/{SUBJECT}_model-tensor_param-{p}_dwimap" for p in ("fa", "md", "ad", "rd")),

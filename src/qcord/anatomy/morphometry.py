@@ -74,7 +74,7 @@ def morphometry(cord: Image, *, centerline: Centerline | None = None) -> Shape:
     fraction = np.clip(np.nan_to_num(np.asarray(cord.data, dtype=float)), 0, 1)
     if centerline is None:
         centerline = centerline_of(fraction >= 0.5, cord.grid)
-    mass, centre, spread = _moments(fraction)
+    mass, centre, spread = slice_moments(fraction)
     n = fraction.shape[2]
     valid = mass >= FEWEST_VOXELS
     world = cord.grid.world(np.concatenate([centre, np.arange(n)[:, None]], axis=1))
@@ -142,7 +142,7 @@ def _level_row(metric: str, values: FloatArray) -> tuple[float, float, int, str]
     return float(good.mean()), float(good.std(ddof=1) / np.sqrt(good.size)), good.size, Flag.OK.word
 
 
-def _moments(fraction: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+def slice_moments(fraction: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Mass (n,), centre (n, 2) and second moments (n, 2, 2) of each slice, in voxels.
 
     A mask samples the shape at voxel centres; fractions are averages over voxels, which widen it by the second

@@ -30,7 +30,10 @@ ROUNDING = 1e-20
 """Squared residual, relative to the squared values, below which a fit is exact up to rounding."""
 
 ESTIMATORS = ("wa", "ml", "map")
-COLUMNS = ("region", "level", "slice", "estimator", "value", "se", "ci_low", "ci_high", "n_eff", "n_vox", "flag")
+COLUMNS = (
+    *("region", "level", "slice", "estimator", "value", "se", "ci_low", "ci_high", "n_eff", "n_vox", "flag"),
+    "se_noise",
+)
 CONFIDENCE = 0.95
 
 
@@ -46,12 +49,15 @@ class Voxels:
         Fractions of the regions.
     index : (n, 3) int array
         Place in the grid.
+    displaced : (p, n, r) array
+        See `qcord.atlas.project.Atlas`.
     """
 
     value: FloatArray
     variance: FloatArray
     weights: FloatArray
     index: IntArray
+    displaced: FloatArray
 
     @property
     def slices(self) -> IntArray:
@@ -60,7 +66,8 @@ class Voxels:
 
     def take(self, chosen: BoolArray) -> "Voxels":
         """Subset of voxels."""
-        return Voxels(self.value[chosen], self.variance[chosen], self.weights[chosen], self.index[chosen])
+        displaced = self.displaced[:, chosen]
+        return Voxels(self.value[chosen], self.variance[chosen], self.weights[chosen], self.index[chosen], displaced)
 
 
 def extract(
@@ -140,13 +147,14 @@ def extract(
             here = np.isin(voxels.slices, chosen)
             part = voxels.take(here)
             joint = None if correlation is None else correlation_matrix(part.index, correlation)
+            moved = _displaced_values(part, cluster, mostly[here], map_ratio)
             for name in estimators:
                 key = (used, chosen.tobytes(), name)
                 if key not in known:
                     known[key] = regional_estimate(
                         name, part.weights, list(wanted.values()), cluster, used=mostly[here], map_ratio=map_ratio
                     )
-                rows = _rows(part, known[key], wanted, (scatter, joint))
+                rows = _rows(part, known[key], wanted, (scatter, joint, moved))
                 tables.append(
                     rows.assign(metric=metric, unit=image.unit, level=level, slice=slice_name, estimator=name)
                 )
@@ -251,7 +259,9 @@ def _voxels(value: Image, std: Image | None, atlas: Atlas) -> Voxels:
     if std is not None:
         variance = np.asarray(std.data[places_], dtype=float) ** 2
     good = np.isfinite(x) & (atlas.weights.sum(axis=1) >= DESCRIBED)
-    return Voxels(x[good], variance[good], atlas.weights[good], atlas.index[good])
+    n, r = atlas.weights.shape
+    displaced = np.zeros((0, n, r)) if atlas.displaced is None else atlas.displaced
+    return Voxels(x[good], variance[good], atlas.weights[good], atlas.index[good], displaced[:, good])
 
 
 def correlation_matrix(index: IntArray, correlation: NoiseCorrelation) -> sparse.csr_array:
@@ -281,13 +291,15 @@ def _rows(
     part: Voxels,
     linear: LinearEstimate,
     wanted: Mapping[str, IntArray],
-    errors: tuple[Scatter, sparse.csr_array | None],
+    errors: tuple[Scatter, sparse.csr_array | None, FloatArray],
 ) -> pd.DataFrame:
     """Rows of all regions at one place by one estimator."""
+    scatter, joint, moved = errors
     own = np.stack([part.weights[:, g].sum(axis=1) for g in wanted.values()], axis=-1)
     n_eff, n_vox = own.sum(axis=0), (own > 0).sum(axis=0)
     value = np.where(n_eff > 0, linear.value(part.value), np.nan)
-    se = np.where(np.isfinite(value), _standard_error(linear, part, *errors), np.nan)
+    noise = np.where(np.isfinite(value), _standard_error(linear, part, scatter, joint), np.nan)
+    se = np.sqrt(noise**2 + ((linear.matrix @ moved.T) ** 2).sum(axis=1))
     half = float(norm.ppf(0.5 + CONFIDENCE / 2)) * se
     flag = np.select(
         [n_eff <= 0, ~np.isfinite(value), n_eff < 1, ~np.isfinite(se)],
@@ -295,7 +307,21 @@ def _rows(
         Flag.OK.word,
     )
     columns = {"region": list(wanted), "value": value, "se": se, "ci_low": value - half, "ci_high": value + half}
-    return pd.DataFrame({**columns, "n_eff": n_eff, "n_vox": n_vox, "flag": flag})
+    return pd.DataFrame({**columns, "n_eff": n_eff, "n_vox": n_vox, "flag": flag, "se_noise": noise})
+
+
+def _displaced_values(part: Voxels, cluster: IntArray, used: BoolArray, map_ratio: float) -> FloatArray:
+    """Change (p, n) of the voxel values that a displacement of the outline would cause.
+
+    An estimator that does not know of the displacement passes this change on to its regions.
+    """
+    if not len(part.displaced) or not used.any():
+        return np.zeros((0, len(part.value)))
+    groups = [np.array([i]) for i in range(part.weights.shape[1])]
+    linear = regional_estimate("map", part.weights, groups, cluster, used=used, map_ratio=map_ratio)
+    values = linear.value(part.value)
+    common = _cluster_means(part.take(used), cluster)[cluster]
+    return np.asarray(part.displaced @ np.where(np.isfinite(values), values, common))
 
 
 def _standard_error(

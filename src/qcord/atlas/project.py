@@ -7,7 +7,7 @@ import numpy as np
 from scipy import sparse
 
 from qcord.anatomy.levels import vertebra_at
-from qcord.anatomy.register import Registration
+from qcord.anatomy.register import PlacementError, Registration
 from qcord.anatomy.sample import interpolation_matrix, neighbourhood, subdivisions, subvoxel_offsets
 from qcord.core.arrays import FloatArray, IntArray
 from qcord.core.grid import Grid, require_same_grid
@@ -41,6 +41,9 @@ class Atlas:
         Name and version of the template.
     assumed_level : bool
         Whether the position along the cord was assumed.
+    displaced : (p, n, r) array
+        Change of the weights when the outline of the cord is off by one standard deviation, in p ways; none if the
+        placement is taken as exact.
     """
 
     grid: Grid
@@ -50,6 +53,7 @@ class Atlas:
     levels: tuple[str, ...]
     template: str = ""
     assumed_level: bool = False
+    displaced: FloatArray | None = None
 
     def field(self, region: str) -> FloatArray:
         """Fraction of one region in each voxel of the grid."""
@@ -58,7 +62,7 @@ class Atlas:
         return volume
 
 
-def project_atlas(registration: Registration, cord: Image) -> Atlas:
+def project_atlas(registration: Registration, cord: Image, placement: PlacementError | None = None) -> Atlas:
     """Bring the template's atlas to the grid of an image.
 
     Parameters
@@ -67,6 +71,8 @@ def project_atlas(registration: Registration, cord: Image) -> Atlas:
         Of this image.
     cord : Image
         The mask or fraction of cord that was registered.
+    placement : PlacementError, optional
+        How far the outline may be off; enters the errors of regional values.
 
     Returns
     -------
@@ -76,15 +82,12 @@ def project_atlas(registration: Registration, cord: Image) -> Atlas:
     """
     template = registration.template
     index = neighbourhood(mask_of(cord, cord.grid, "cord"), cord.grid, MARGIN)
-    voxels = index.astype(float)
-    offsets = subvoxel_offsets(subdivisions(cord.grid))
-    total = np.zeros((len(index), len(template.regions)))
-    for offset in offsets:
-        places = registration.to_template(cord.grid.world(voxels + offset))
-        total += (interpolation_matrix(template.grid, template.grid.index(places)) @ template.weights).toarray()
-    weights = total / len(offsets)
-    weights[weights < NEGLIGIBLE] = 0
+    weights = _fractions(registration, cord.grid, index)
     touched = weights.any(axis=1)
+    displaced = None
+    if placement is not None:
+        others = placement.displaced(registration)
+        displaced = np.stack([_fractions(o, cord.grid, index[touched]) - weights[touched] for o in others])
     return Atlas(
         grid=cord.grid,
         index=index[touched],
@@ -93,7 +96,22 @@ def project_atlas(registration: Registration, cord: Image) -> Atlas:
         levels=slice_levels(registration),
         template=f"{template.name} {template.version}",
         assumed_level=registration.levels.assumed,
+        displaced=displaced,
     )
+
+
+def _fractions(registration: Registration, grid: Grid, index: IntArray) -> FloatArray:
+    """Fractions (n, r) of the regions in voxels of an image."""
+    template = registration.template
+    voxels = index.astype(float)
+    offsets = subvoxel_offsets(subdivisions(grid))
+    total = np.zeros((len(index), len(template.regions)))
+    for offset in offsets:
+        places = registration.to_template(grid.world(voxels + offset))
+        total += (interpolation_matrix(template.grid, template.grid.index(places)) @ template.weights).toarray()
+    weights = total / len(offsets)
+    weights[weights < NEGLIGIBLE] = 0
+    return weights
 
 
 def slice_levels(registration: Registration) -> tuple[str, ...]:

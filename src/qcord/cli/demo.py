@@ -22,14 +22,17 @@ def command(out_dir: Path = Path("qcord-demo"), *, seed: int = 1) -> int:
 
     with progress_bars() as notify:
         result = demo(out_dir, seed=seed, notify=notify)
-    table = Table(title="Estimates at C4 (maximum a posteriori) beside the truth of the phantom", title_justify="left")
-    for name in ("subject", "metric", "region", "estimate", "95 % interval", "truth"):
-        table.add_column(name, justify="left" if name in {"subject", "metric", "region"} else "right")
+    table = Table(title="Values at C4 with their 95 % interval, and the truth of the phantom", title_justify="left")
+    for name in ("subject", "metric", "region"):
+        table.add_column(name, no_wrap=True)
+    for name in ("value", "interval", "truth"):
+        table.add_column(name, justify="right", no_wrap=True)
     for row in result.table.to_dict("records"):
         if row["metric"] in {"FA", "MTR", "MTsat", "T1"}:
             interval = f"{row['ci_low']:.3g} – {row['ci_high']:.3g}"
+            region = str(row["region"]).removeprefix("WM ").replace("corticospinal tract", "CST")
             numbers = (f"{row['value']:.3g}", interval, f"{row['value_true']:.3g}")
-            table.add_row(str(row["participant_id"]), str(row["metric"]), str(row["region"]), *numbers)
+            table.add_row(str(row["participant_id"]), str(row["metric"]), region, *numbers)
     Console().print(table)
     for outcome in result.outcomes:
         if outcome.error:

@@ -52,7 +52,7 @@ def demo(
         Reports and a table of estimates beside the truth.
     """
     folder = Path(out_dir).absolute()
-    specs = [cohort(preset(kind), 1, seed)[0] for kind in KINDS]
+    specs = [cohort(preset(kind), 1, seed + number)[0] for number, kind in enumerate(KINDS)]
     for spec in specs:
         notify(f"sub-{spec.label}", "scan phantom")
         write_phantoms([spec], folder / "raw")

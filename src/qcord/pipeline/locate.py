@@ -15,7 +15,7 @@ from qcord.anatomy.levels import (
     levels_from_map,
 )
 from qcord.anatomy.morphometry import morphometry
-from qcord.anatomy.register import register, registration_quality
+from qcord.anatomy.register import PLACEMENT, register, registration_quality
 from qcord.anatomy.segment import segment_cord
 from qcord.atlas.project import project_atlas
 from qcord.core.arrays import FloatArray
@@ -131,7 +131,7 @@ def locate(prepared: Prepared, cord: Cord, levels: Levels, template: Template) -
         cord_source=cord.source,
         registration=registration,
         quality=registration_quality(registration, cord.mask),
-        atlas=project_atlas(registration, cord.mask),
+        atlas=project_atlas(registration, cord.mask, PLACEMENT if prepared.series is not None else None),
         shape=morphometry(cord.mask, centerline=cord.centerline),
     )
 

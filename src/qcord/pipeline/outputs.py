@@ -47,7 +47,8 @@ COLUMN_MEANING = {
     "estimator": "wa weighted mean, ml maximum likelihood, map maximum a posteriori "
     "(doi:10.1016/j.neuroimage.2015.06.040).",
     "value": "Estimate; n/a where there is none, see flag.",
-    "se": "Standard error, from the noise of the voxels and, for map, the spread of regions about their cluster.",
+    "se": "Standard error: se_noise, and the effect of an outline of the cord that is displaced, turned or too wide.",
+    "se_noise": "Part of se from the noise of the voxels and, for map, the spread of regions about their cluster.",
     "ci_low": "Lower end of the 95 % confidence interval.",
     "ci_high": "Upper end of the 95 % confidence interval.",
     "n_eff": "Sum of the region's fractions in voxels that carry a value.",

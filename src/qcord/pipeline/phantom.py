@@ -98,9 +98,8 @@ def write_phantoms(specs: Sequence[PhantomSpec], out: Path) -> Path:
     for spec in specs:
         subject = make_subject(spec)
         with staged(out) as folder:
-            _write_raw(subject, folder)
+            write_subject(subject, folder)
             _write_truth(subject, folder / "derivatives" / "truth")
-            _write_landmarks(subject, folder / "derivatives" / "landmarks")
     labels = sorted({p.name for p in out.glob("sub-*") if p.is_dir()})
     write_table(out / "participants.tsv", pd.DataFrame({"participant_id": labels}))
     return out
@@ -109,6 +108,12 @@ def write_phantoms(specs: Sequence[PhantomSpec], out: Path) -> Path:
 def _description(name: str, kind: str) -> dict[str, object]:
     made = [{"Name": name if kind == "derivative" else "qcord", "Version": package_version()}]
     return {"Name": name, "BIDSVersion": "1.11.1", "DatasetType": kind, "GeneratedBy": made}
+
+
+def write_subject(subject: PhantomSubject, folder: Path) -> None:
+    """Write the scans of a subject and the discs that a person would mark, below a data set's folder."""
+    _write_raw(subject, folder)
+    _write_landmarks(subject, folder / "derivatives" / "landmarks")
 
 
 def _write_raw(subject: PhantomSubject, folder: Path) -> None:

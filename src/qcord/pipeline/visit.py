@@ -31,7 +31,7 @@ Progress = Callable[[str], None]
 TABLE_METRICS = ("FA", "MD", "AD", "RD", "MTR", "MTsat", "T1")
 ATLAS_COLUMNS = (
     *("participant_id", "session_id", "metric", "unit", "region", "level", "slice", "estimator", "value", "se"),
-    *("ci_low", "ci_high", "n_eff", "n_vox", "flag", "source"),
+    *("ci_low", "ci_high", "n_eff", "n_vox", "flag", "source", "se_noise"),
 )
 
 
