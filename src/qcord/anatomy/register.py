@@ -126,7 +126,7 @@ class RegistrationQuality:
     Parameters
     ----------
     dice : (n,) array
-        Overlap of each slice, both cut at one half; NaN without cord.
+        Overlap of each slice, both cut at one half; NaN without cord, and beyond the ends of the template.
     distance : (n,) array
         Mean distance [mm] between the two outlines: area in disagreement, in fractions of voxels, over perimeter.
     """
@@ -189,7 +189,9 @@ def registration_quality(registration: Registration, cord: Image) -> Registratio
     both = np.bincount(index[:, 2], (own >= 0.5) & (warped >= 0.5), n)
     total = np.bincount(index[:, 2], own >= 0.5, n) + np.bincount(index[:, 2], warped >= 0.5, n)
     apart = np.bincount(index[:, 2], np.abs(own - warped), n)
-    area = np.bincount(index[:, 2], own, n)
+    heights = registration.levels.height_at(registration.subject_length)
+    shown = (heights >= registration.reference_height[0]) & (heights <= registration.reference_height[-1])
+    area = np.where(shown, np.bincount(index[:, 2], own, n), 0.0)
     cell = cord.grid.spacing[0] * cord.grid.spacing[1]
     with np.errstate(invalid="ignore", divide="ignore"):
         dice = np.where(area > 0, 2 * both / total, np.nan)

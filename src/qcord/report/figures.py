@@ -12,11 +12,15 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.patheffects import withStroke
 
 from qcord.core.arrays import FloatArray, IntArray
 from qcord.core.image import Image
 from qcord.core.labels import COMBINED
 from qcord.report.findings import Located
+
+OUTLINED = [withStroke(linewidth=1.6, foreground="black")]
+"""Dark edge around white letters, legible on any gray."""
 
 HALF_FIELD = 16.0
 """Half width of an axial panel [mm]; the canal is some 22 mm wide."""
@@ -227,10 +231,9 @@ def _contour(axis: Axes, field: FloatArray, image: Image, panel: Panel, colour: 
 
 def _caption(axis: Axes, place: Located, k: int) -> None:
     level = place.atlas.levels[k]
-    axis.text(
-        0.03, 0.97, f"{level} · {k}" if level else f"{k}", color="white", fontsize=7, va="top", transform=axis.transAxes
-    )
-    axis.text(0.03, 0.03, "R", color="white", fontsize=7, transform=axis.transAxes)
+    text = f"{level} · {k}" if level else f"{k}"
+    for x, y, words, side in ((0.03, 0.97, text, "top"), (0.03, 0.03, "R", "bottom")):
+        axis.text(x, y, words, color="white", fontsize=7, va=side, transform=axis.transAxes, path_effects=OUTLINED)
 
 
 def _region_field(place: Located, name: str) -> FloatArray:
