@@ -16,6 +16,11 @@ assert not here.is_relative_to(pathlib.Path(sys.argv[1])), f"imported from the s
 from qcord import api
 template = api.parametric_template()
 assert len(template.regions) == 37
+problems = [f for f in api.doctor() if not f.good]
+assert not problems, problems
+for package, file in (("report", "page.html.j2"), ("pipeline", "pam50.sha256")):
+    assert (here.parent / package / file).is_file(), file
+assert (here.parent / "py.typed").is_file()
 print("installed wheel works:", qcord.__version__)
 """
 

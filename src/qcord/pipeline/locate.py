@@ -24,6 +24,7 @@ from qcord.core.template import Template
 from qcord.ingest.derivatives import Derivatives, find_levels
 from qcord.ingest.landmarks import Landmark
 from qcord.pipeline.prepare import Prepared
+from qcord.preprocess.resample import resample
 from qcord.report.findings import Located
 
 ORDER = ("T2w", "T1w", "T2star")
@@ -66,6 +67,20 @@ def find_cord(prepared: Prepared) -> Cord:
         return Cord(given, centerline_of(inside, given.grid), given.label)
     found = segment_cord(prepared.image, prepared.contrast)
     return Cord(found.probability, found.centerline, "computed", found.confidence)
+
+
+def carry_cord(prepared: Prepared, cords: Mapping[str, Cord]) -> Cord | None:
+    """Bring the cord of another series of the person to a series in which none was found; None if none covers it."""
+    best: Cord | None = None
+    for token, cord in cords.items():
+        moved = resample(cord.mask.derive(np.asarray(cord.mask.data, dtype=np.float32)), prepared.image.grid, order=1)
+        fraction = np.nan_to_num(np.asarray(moved.data))
+        inside = fraction >= 0.5
+        slices = int(inside.any(axis=(0, 1)).sum())
+        if slices >= 2 and (best is None or slices > int((np.asarray(best.mask.data) >= 0.5).any(axis=(0, 1)).sum())):
+            mask = moved.derive(fraction.astype(np.float32), unit="probability")
+            best = Cord(mask, centerline_of(inside, mask.grid), f"carried over from {token}")
+    return best
 
 
 def find_all_levels(

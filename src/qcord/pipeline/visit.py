@@ -21,7 +21,7 @@ from qcord.ingest.landmarks import Landmark
 from qcord.ingest.series import group_scans
 from qcord.maps.fit import fit
 from qcord.maps.recipe import Planned, recipe
-from qcord.pipeline.locate import Cord, find_all_levels, find_cord, locate
+from qcord.pipeline.locate import Cord, carry_cord, find_all_levels, find_cord, locate
 from qcord.pipeline.prepare import Prepared, prepare
 from qcord.pipeline.settings import Settings
 from qcord.report.findings import Findings, Located
@@ -121,20 +121,28 @@ def process(request: Request, progress: Progress = lambda stage: None) -> Findin
 
 
 def _cords(prepared: Mapping[str, Prepared], progress: Progress) -> tuple[dict[str, Cord], list[str]]:
-    """Cord of each series; a series without one is left out, unless it was the last."""
+    """Cord of each series; where none is found it is carried over from another one, else the series is left out."""
     cords: dict[str, Cord] = {}
+    failed: dict[str, str] = {}
     notes: list[str] = []
     for token, one in prepared.items():
         progress(f"find cord {token}")
         try:
             cords[token] = find_cord(one)
         except EmptyRegion as error:
-            if one.series is not None or len(prepared) == 1:
+            if one.mask is not None:
                 raise
-            notes.append(f"{token} was left out: {error}")
+            failed[token] = str(error)
     if not cords:
-        raise EmptyRegion("No cord was found in any series; check the images or give a mask with --derivatives.")
-    return cords, notes
+        raise EmptyRegion(f"No cord was found in any series: {next(iter(failed.values()))}")
+    for token, reason in failed.items():
+        carried = carry_cord(prepared[token], cords)
+        if carried is None:
+            notes.append(f"{token} was left out: {reason}")
+        else:
+            cords[token] = carried
+            notes.append(f"No cord was found in {token}; it was {carried.source}, without regard to motion in between.")
+    return {token: cords[token] for token in prepared if token in cords}, notes
 
 
 def _fits(

@@ -19,6 +19,8 @@ from qcord.report.findings import Findings, Located
 SHOWN_FIRST = ("white matter", "gray matter", "dorsal columns", TRACTS[4], TRACTS[5])
 """Regions of the summary: the compartments, and the tracts that clinical studies report."""
 
+SUMMARY_LEVELS = ("C2", "C3", "C4", "C5")
+
 SCALE = {
     "MD": (1e3, "10⁻³ mm²/s"),
     "AD": (1e3, "10⁻³ mm²/s"),
@@ -66,6 +68,7 @@ def render_html(findings: Findings, *, version: str, sources: tuple[str, ...], m
         contents=[{"id": i, "title": t} for i, t in contents],
         notes=findings.notes,
         summary=_summary_table(findings.metrics),
+        summary_of=summary_rows(findings.metrics)[1],
         quality=_quality_table(findings.quality),
         places=places,
         legend=[("cord", figures.CORD_COLOUR), *figures.OUTLINES.items()],
@@ -151,22 +154,51 @@ def _matrix(part: pd.DataFrame, column: str) -> dict[str, Any]:
 
 
 def _summary_table(metrics: pd.DataFrame) -> str:
-    chosen = metrics[(metrics["level"] == "") & (metrics["slice"] == "") & (metrics["estimator"] == "map")]
+    chosen, _ = summary_rows(metrics)
     if chosen.empty:
         return "<p class='hint'>No map was fitted.</p>"
     rows = []
-    for metric in dict.fromkeys(chosen["metric"]):
-        factor, unit = SCALE.get(metric, (1.0, ""))
+    for metric, part in chosen.groupby("metric", sort=False):
+        factor, unit = SCALE.get(str(metric), (1.0, ""))
         row: dict[str, str] = {"": f"{metric} {f'[{unit}]' if unit else ''}".strip()}
         for region in SHOWN_FIRST:
-            found = chosen[(chosen["metric"] == metric) & (chosen["region"] == region)]
-            row[region.removeprefix("WM ")] = _with_interval(found.iloc[0], factor) if len(found) else "–"
+            found = part[part["region"] == region]
+            row[region.removeprefix("WM ")] = _with_interval(pooled(found), factor) if len(found) else "–"
         rows.append(row)
     return _html(pd.DataFrame(rows))
 
 
-def _with_interval(row: pd.Series, factor: float) -> str:
-    value, se = float(row["value"]) * factor, float(row["se"]) * factor
+def summary_rows(metrics: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """Rows of the table that the summary pools, and the words for them.
+
+    C2 to C5 where levels are known, as multi-centre studies report; else the middle half of the slices of each
+    series, since the outer slices of a slab are excited unevenly.
+    """
+    best = metrics[(metrics["estimator"] == "map") & metrics["region"].isin(SHOWN_FIRST) & metrics["value"].notna()]
+    levels = best[(best["slice"] == "") & best["level"].isin(SUMMARY_LEVELS)]
+    if len(levels):
+        present = [v for v in SUMMARY_LEVELS if (levels["level"] == v).any()]
+        return levels, f"levels {present[0]} to {present[-1]}" if len(present) > 1 else f"level {present[0]}"
+    parts = []
+    for _, part in best[best["slice"] != ""].groupby("source", sort=False):
+        number = part["slice"].astype(int)
+        first, last = number.min(), number.max()
+        quarter = (last - first) / 4
+        parts.append(part[(number >= first + quarter) & (number <= last - quarter)])
+    return (pd.concat(parts) if parts else best[:0]), "the middle half of the slices of each series"
+
+
+def pooled(rows: pd.DataFrame) -> tuple[float, float]:
+    """Mean over places by size, and its error: noise independent from place to place, placement common to all."""
+    weight = rows["n_eff"].to_numpy() / rows["n_eff"].sum()
+    noise = rows["se_noise"].to_numpy()
+    placement = np.sqrt(np.maximum(rows["se"].to_numpy() ** 2 - noise**2, 0))
+    error = np.sqrt(((weight * noise) ** 2).sum() + (weight * placement).sum() ** 2)
+    return float(weight @ rows["value"].to_numpy()), float(error)
+
+
+def _with_interval(result: tuple[float, float], factor: float) -> str:
+    value, se = result[0] * factor, result[1] * factor
     if not np.isfinite(value):
         return "–"
     digits = int(np.clip(1 - np.floor(np.log10(se)), 0, 4)) if np.isfinite(se) and se > 0 else 3
