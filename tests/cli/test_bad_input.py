@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 
 import nibabel as nib
 import numpy as np
@@ -201,3 +203,17 @@ def test_wrong_usage_has_its_own_exit_code(capsys):
     code, _, out = call(capsys, "--version")
     assert code == 0
     assert out.strip()
+
+
+def test_terminal_shows_one_line_and_debug_the_trace(study, tmp_path):
+    """In a process of its own, as a user sees it: nothing of logging or warnings gets in between."""
+    next((study / SUBJECT / "dwi").glob("*.bval")).unlink()
+    words = [sys.executable, "-m", "qcord", "run", str(study), str(tmp_path / "out"), "--template", "qcord"]
+    ended = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert ended.stdout.strip() == ""
+    assert len([x for x in ended.stderr.splitlines() if x.strip()]) == 1
+    ended = subprocess.run([*words, "--debug"], capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert "Traceback" in ended.stderr
+    assert "load_diffusion" in ended.stderr

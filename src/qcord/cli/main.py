@@ -1,5 +1,6 @@
 """The command ``qcord``: one verb a file."""
 
+import logging
 import os
 import sys
 from importlib.metadata import version
@@ -17,7 +18,10 @@ from qcord.core.errors import QcordError
 
 app = App(
     name="qcord",
-    help="Quantitative spinal cord MRI: from a raw scan to values per tract and level, each with its error.",
+    help=(
+        "Quantitative spinal cord MRI: from a raw scan to values per tract and level, each with its error.\n\n"
+        "Any command takes --debug, which shows where an error came from."
+    ),
     version=version("qcord"),
     version_flags=["--version"],
 )
@@ -30,6 +34,9 @@ def main(arguments: list[str] | None = None) -> None:
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     words = [w for w in words if w != "--debug"]
+    if debug:
+        logging.basicConfig(level=logging.DEBUG, format="%(message)s")
+        logging.getLogger("matplotlib").setLevel(logging.WARNING)
     try:
         result = app(words, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:

@@ -29,6 +29,7 @@ EXECUTORS = ("local",)
 Notify = Callable[[str, str], None]
 
 logger = logging.getLogger("qcord")
+logger.addHandler(logging.NullHandler())
 
 
 @dataclass(frozen=True)
@@ -142,6 +143,7 @@ def run_visit(request: Request, out: Path, notify: Notify = lambda visit, stage:
             write_text(home / f"{name}.html", page)
         return Outcome(name, out / request.visit.relative / f"{name}.html")
     except QcordError as error:
+        logger.debug("%s failed", name, exc_info=True)
         return Outcome(name, None, str(error))
 
 
@@ -194,8 +196,6 @@ def _all(requests: Sequence[Request], out: Path, n_jobs: int, n_threads: int | N
 
 def _reported(outcome: Outcome, notify: Notify) -> Outcome:
     notify(outcome.visit, "failed" if outcome.error else "done")
-    if outcome.error:
-        logger.error("%s: %s", outcome.visit, outcome.error)
     return outcome
 
 
