@@ -27,6 +27,13 @@ COMPRESSION = 4
 DATASET_URL = "https://github.com/qcord/qcord"
 
 
+IGNORED = (
+    *("*.html", "*_xfm.*", "xfm", "*_dwimap.*", "*_desc-*_dwi.bval", "*_desc-*_dwi.bvec"),
+    *("*_metrics.*", "logs/", "metrics.parquet", ".partial-*"),
+)
+"""What BIDS has no rule for yet (transforms, diffusion maps, gradients of derivatives) or leaves to pipelines."""
+
+
 def package_version() -> str:
     """Version of qcord."""
     return version("qcord")
@@ -98,7 +105,8 @@ def image_bytes(data: AnyArray, grid: Grid, *, intent: str = "none") -> bytes:
 def write_image(path: Path, image: Image, sidecar: Mapping[str, Any] | None = None) -> None:
     """Write an image and its sidecar."""
     write_bytes(path, image_bytes(image.data, image.grid))
-    write_json(sidecar_of(path), {"Units": bids_unit(image.unit), **history_of(image), **(sidecar or {})})
+    content = {"Units": bids_unit(image.unit), "SkullStripped": False, **history_of(image), **(sidecar or {})}
+    write_json(sidecar_of(path), content)
 
 
 def sidecar_of(path: Path) -> Path:
@@ -157,13 +165,14 @@ def write_dataset_description(root: Path, sources: Mapping[str, str]) -> None:
         root / "dataset_description.json",
         {
             "Name": "qcord outputs",
+            "Authors": ["qcord"],
             "BIDSVersion": "1.11.1",
             "DatasetType": "derivative",
             "GeneratedBy": [{"Name": "qcord", "Version": package_version(), "CodeURL": DATASET_URL}],
             "DatasetLinks": dict(sources),
         },
     )
-    write_text(root / ".bidsignore", "*.html\n*_xfm.*\n*_dwimap.*\n*_metrics.*\nlogs/\nmetrics.parquet\n.partial-*\n")
+    write_text(root / ".bidsignore", "\n".join(IGNORED) + "\n")
 
 
 def _plain(value: Any) -> Any:
