@@ -69,7 +69,7 @@ def demo(*arguments: str) -> None:
 def check() -> None:
     """Lint, types and import contracts."""
     setup("dev")
-    run(SCRIPTS / "ruff", "check", ".")
+    run(SCRIPTS / "ruff", "check", "--no-cache", ".")
     run(SCRIPTS / "ruff", "format", "--check", ".")
     run(SCRIPTS / "mypy")
     run(SCRIPTS / "lint-imports", "--no-cache")

@@ -3,9 +3,9 @@
 import nibabel as nib
 import numpy as np
 import pytest
-from painted_scans import diffusion, grid_of, image_of, protocol_of, rician
 from threadpoolctl import threadpool_limits
 
+from painted_scans import diffusion, grid_of, image_of, protocol_of, rician
 from qcord.core.errors import EmptyRegion, ImplausibleValue, NotIdentifiable
 from qcord.core.image import Image
 from qcord.core.noise import Rician

@@ -3,9 +3,9 @@
 import nibabel as nib
 import numpy as np
 import pytest
-from painted_scans import image_of, scan, transfer
 from scipy import ndimage
 
+from painted_scans import image_of, scan, transfer
 from qcord.core.errors import EmptyRegion
 from qcord.preprocess.noise import estimate_noise
 from qcord.preprocess.noise_correlation import WHITE, NoiseCorrelation, noise_correlation

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from painted_scans import diffusion, image_of, rician
 
+from painted_scans import diffusion, image_of, rician
 from qcord.core.series import Series
 from qcord.preprocess.outliers import volume_outliers
 
