@@ -1,6 +1,6 @@
 """Signal models: one formula, from which simulation, bound, fit and errors follow."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from qcord.core.arrays import AnyArray, FloatArray
@@ -36,6 +36,28 @@ class Derived:
 
 
 @dataclass(frozen=True)
+class Typical:
+    """What a model's parameters are in a tissue.
+
+    Parameters
+    ----------
+    tissue : str
+        Tissue and field strength, such as ``white matter, 3 T``.
+    values : mapping of str to float
+        Free parameter to value, in its unit; every free parameter of the model.
+    source : str
+        Where the values come from.
+    trust : str
+        ``verified`` (read in the source), ``computed`` (from public data) or ``assumed`` (plausible, not checked).
+    """
+
+    tissue: str
+    values: Mapping[str, float]
+    source: str
+    trust: str
+
+
+@dataclass(frozen=True)
 class SignalModel:
     """A contrast.
 
@@ -59,6 +81,15 @@ class SignalModel:
     start : callable, optional
         ``start(measured, protocol, given)``: first guess of theta (..., p) from measured signals (..., n);
         without it fits begin at the ``start`` of each parameter.
+    title : str
+        What the contrast is, in one line.
+    example : callable, optional
+        Makes a protocol of the kind in use for the cord that determines the model.
+    typical : tuple of Typical
+        Values in the cord; the first belongs to healthy white matter.
+    coupled : bool
+        Whether a measurement depends on other rows of the protocol (as echoes of one train do), so that rows
+        cannot be computed one by one.
     """
 
     name: str
@@ -69,6 +100,10 @@ class SignalModel:
     given: tuple[Parameter, ...] = ()
     derived: tuple[Derived, ...] = ()
     start: Start | None = None
+    title: str = ""
+    example: Callable[[], Protocol] | None = None
+    typical: tuple[Typical, ...] = ()
+    coupled: bool = False
 
     @property
     def units(self) -> dict[str, str]:
@@ -102,6 +137,21 @@ class SignalModel:
             known = ", ".join(names) or "none"
             raise UnknownName(f"Model {self.name} has no given parameter '{name}'; it has {known}.")
         return names.index(name)
+
+    def theta(self, values: Mapping[str, float]) -> FloatArray:
+        """Array (p,) from values by name; a free parameter that is not named has its start.
+
+        Raises
+        ------
+        UnknownName
+            If the model has no such free parameter.
+        """
+        import numpy as np
+
+        theta = np.array([p.start for p in self.free], dtype=float)
+        for name, value in values.items():
+            theta[self.index(name)] = value
+        return theta
 
     def given_defaults(self) -> FloatArray:
         """Array (g,) of the default values of the given parameters."""
