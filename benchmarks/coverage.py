@@ -59,7 +59,7 @@ def by_atlas(subject: PhantomSubject, draws: int) -> Iterator[pd.DataFrame]:
         drawn = redraw(subject, 1000 + draw, ("dwi", "MTS"))
         noise = estimate_noise(drawn.series["MTS"].image)
         fits = {"dwi": [fit("tensor", drawn.series["dwi"])]}
-        fits["MTS"] = [fit(m, drawn.series["MTS"], sigma=noise.sigma) for m in ("mtr", "mtsat")]
+        fits["MTS"] = [fit(m, drawn.series["MTS"], noise=noise.sigma) for m in ("mtr", "mtsat")]
         for name, done in fits.items():
             maps, errors = {}, {}
             for one in done:

@@ -98,8 +98,8 @@ def memory() -> float:
 
 def nonlinear_speed() -> None:
     series = phantom((24, 20, 10), (5, 30, 0))
-    report("qcord tensor nonlinear", 4800, 35, best(lambda: fit("tensor", series, method="nonlinear", sigma=30.0)))
-    report("qcord tensor rician", 4800, 35, best(lambda: fit("tensor", series, method="rician", sigma=30.0)))
+    report("qcord tensor nonlinear", 4800, 35, best(lambda: fit("tensor", series, method="nonlinear", noise=30.0)))
+    report("qcord tensor rician", 4800, 35, best(lambda: fit("tensor", series, method="nonlinear", noise=30.0)))
     shape = (192, 192, 22)
     signal = simulate(get("mtsat"), [1000.0, 1.0, 4.0], TRIPLET)
     measured = np.tile(signal.astype(np.float32), (*shape, 1))
@@ -107,7 +107,7 @@ def nonlinear_speed() -> None:
     n = int(np.prod(shape))
     report("qcord MTsat, T1 closed form with errors", n, 3, best(lambda: mtsat(triplet, sigma=2.0)))
     part = Series(Image(measured[:32, :32, :4], Grid((32, 32, 4), np.eye(4))), TRIPLET)
-    report("qcord MTsat, T1 nonlinear", 4096, 3, best(lambda: fit("mtsat", part, method="nonlinear", sigma=2.0)))
+    report("qcord MTsat, T1 nonlinear", 4096, 3, best(lambda: fit("mtsat", part, method="nonlinear", noise=2.0)))
 
 
 def coverage() -> None:

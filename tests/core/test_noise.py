@@ -37,3 +37,20 @@ def test_information_reaches_that_of_normal_noise():
     np.testing.assert_allclose(
         Rician(2.0).information(np.array(400.0)), Gaussian(2.0).information(np.array(400.0)), rtol=0.01
     )
+
+
+def test_variance_of_magnitudes_follows_from_their_mean():
+    generator = np.random.default_rng(9)
+    for ratio in (0.0, 0.7, 3.0, 12.0, 30.0):
+        noise = Rician(2.0)
+        drawn = noise.sample(np.full(400_000, 2 * ratio), generator)
+        assert float(noise.variance(np.array(2 * ratio))) == pytest.approx(drawn.var(), rel=0.012)
+        assert float(noise.expectation(np.array(2 * ratio))) == pytest.approx(drawn.mean(), rel=2e-3)
+
+
+def test_series_of_the_mean_meets_its_closed_form():
+    near, far = np.nextafter(32.0, 0), np.nextafter(32.0, 64)
+    noise = Rician(2.0)
+    assert float(noise.expectation(np.array(near))) == pytest.approx(float(noise.expectation(np.array(far))), rel=1e-11)
+    slopes = [float(noise.expectation_slope(np.array(x))) for x in (near, far)]
+    assert slopes[0] == pytest.approx(slopes[1], rel=1e-9)

@@ -43,7 +43,7 @@ def series_of(theta, grid, sigma=0.2, given=None):
 
 
 def test_maps_have_names_units_errors_and_history(truth, oblique_grid):
-    result = fit(get("mtsat-ernst"), series_of(truth, oblique_grid), sigma=0.2)
+    result = fit(get("mtsat-ernst"), series_of(truth, oblique_grid), noise=0.2)
     assert {k: m.unit for k, m in result.maps.items()} == {"A": "1", "R1": "1/s", "MTsat": "percent", "T1": "s"}
     assert set(result.std) == set(result.bias) == set(result.maps)
     for name, exact in (("R1", truth[..., 1]), ("MTsat", truth[..., 2]), ("T1", 1 / truth[..., 1])):
@@ -76,14 +76,14 @@ def test_fixed_maps_and_values(truth, oblique_grid):
 def test_outside_the_mask_nothing_is_estimated(truth, oblique_grid):
     inside = np.zeros(SHAPE)
     inside[2:5, 3:6, 4] = 1
-    result = fit(get("mtsat-ernst"), series_of(truth, oblique_grid), Image(inside, oblique_grid), sigma=0.2)
+    result = fit(get("mtsat-ernst"), series_of(truth, oblique_grid), Image(inside, oblique_grid), noise=0.2)
     assert np.all((result.flag.data == Flag.OUTSIDE) == (inside == 0))
     assert np.all(np.isnan(result["T1"].data) == (inside == 0))
 
 
 def test_result_does_not_depend_on_the_number_of_threads(truth, oblique_grid):
     series = series_of(truth, oblique_grid)
-    one, three = (fit(get("mtsat-ernst"), series, sigma=0.2, n_jobs=n) for n in (1, 3))
+    one, three = (fit(get("mtsat-ernst"), series, noise=0.2, n_jobs=n) for n in (1, 3))
     for name in one.maps:
         assert one[name].data.tobytes() == three[name].data.tobytes()
 
@@ -98,14 +98,14 @@ def test_mistakes_are_named(truth, oblique_grid):
         fit(model, series, given={"B0": other})
     with pytest.raises(UnknownName, match="no parameter 'R2'"):
         fit(model, series, fixed={"R2": 3.0})
-    with pytest.raises(MissingMetadata, match="pass sigma"):
-        fit(model, series, rician=True)
+    with pytest.raises(ImplausibleValue, match="expected .*; give it on the grid"):
+        fit(model, series, noise=np.ones((3, 4, 5)))
     with pytest.raises(NotIdentifiable, match="2 measurements for the 3 parameters"):
-        fit(model, series.take([0, 1]), sigma=1.0)
+        fit(model, series.take([0, 1]), noise=1.0)
     with pytest.raises(MissingMetadata, match="BValue is absent"):
         fit(get("tensor"), series)
     with pytest.raises(ImplausibleValue, match="2 measurements, expected 1 or 3"):
-        fit(model, series, sigma=[1.0, 2.0])
+        fit(model, series, noise=[1.0, 2.0])
 
 
 @pytest.mark.parametrize("order", ["C", "F"])

@@ -2,10 +2,9 @@ import numpy as np
 import pytest
 
 from cord_diffusion import cord_protocol, tensors
+from decay_model import DECAY
 from qcord.core.flags import Flag
-from qcord.core.model import SignalModel
 from qcord.core.noise import Gaussian, Rician
-from qcord.core.parameter import Parameter
 from qcord.core.protocol import Protocol
 from qcord.estimate.bound import crlb
 from qcord.estimate.nonlinear import fit_nonlinear
@@ -13,13 +12,6 @@ from qcord.estimate.simulate import simulate
 from qcord.models.registry import get
 from qcord.models.tensor import TENSOR
 
-DECAY = SignalModel(
-    "decay",
-    (Parameter("S0", "1", (0.0, 1e5), 500.0), Parameter("R2star", "1/s", (0.0, 500.0), 30.0)),
-    ("EchoTime",),
-    lambda theta, protocol, given: theta[..., :1] * np.exp(-theta[..., 1:2] * protocol["EchoTime"]),
-    ("none, 2000, doi:10.0000/none",),
-)
 ECHOES = Protocol({"EchoTime": np.arange(1, 7) * 5e-3})
 TRIPLET = Protocol(
     {

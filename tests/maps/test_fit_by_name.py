@@ -2,10 +2,9 @@ import numpy as np
 import pytest
 
 from cord_diffusion import scan, tensors
+from decay_model import DECAY
 from qcord.core.errors import UnknownName
 from qcord.core.image import Image
-from qcord.core.model import SignalModel
-from qcord.core.parameter import Parameter
 from qcord.core.protocol import Protocol
 from qcord.core.series import Series
 from qcord.estimate.simulate import simulate
@@ -39,17 +38,17 @@ def test_default_is_the_models_own_estimator(diffusion, triplet):
     series, sigma = diffusion
     np.testing.assert_array_equal(fit("tensor", series)["FA"].data, fit_tensor(series)["FA"].data)
     np.testing.assert_array_equal(
-        fit("tensor", series, method="irls", sigma=sigma)["FA"].data,
+        fit("tensor", series, method="irls", noise=sigma)["FA"].data,
         fit_tensor(series, method="irls", sigma=sigma)["FA"].data,
     )
     np.testing.assert_array_equal(fit("mtsat", triplet)["T1"].data, mtsat(triplet)["T1"].data)
     np.testing.assert_allclose(fit("mtr", triplet)["MTR"].data, 100 * (1 - triplet.data[..., 2] / triplet.data[..., 0]))
 
 
-@pytest.mark.parametrize("method", ["nonlinear", "rician"])
+@pytest.mark.parametrize("method", ["nonlinear", "robust"])
 def test_nonlinear_tensor_agrees_with_the_linear_one_at_high_signal(diffusion, method):
     series, sigma = diffusion
-    linear, other = fit("tensor", series, sigma=sigma), fit("tensor", series, method=method, sigma=sigma)
+    linear, other = fit("tensor", series, noise=sigma), fit("tensor", series, method=method, noise=sigma)
     gap = np.abs(linear["FA"].data - other["FA"].data) / linear.std["FA"].data
     assert np.median(gap) < 0.3
     ratio = other.std["MD"].data / linear.std["MD"].data
@@ -71,27 +70,20 @@ def test_fixed_parameters_choose_the_nonlinear_fit(triplet):
 
 def test_a_model_of_ones_own_is_fitted_without_registration(oblique_grid):
     echoes = Protocol({"EchoTime": np.arange(1, 7) * 5e-3})
-    decay = SignalModel(
-        "decay",
-        (Parameter("S0", "1", (0.0, 1e5), 500.0), Parameter("R2star", "1/s", (0.0, 500.0), 30.0)),
-        ("EchoTime",),
-        lambda theta, protocol, given: theta[..., :1] * np.exp(-theta[..., 1:2] * protocol["EchoTime"]),
-        ("none, 2000, doi:10.0000/none",),
-    )
-    measured = simulate(decay, np.broadcast_to([800.0, 25.0], (7, 8, 9, 2)), echoes)
-    result = fit(decay, Series(Image(measured, oblique_grid), echoes))
+    measured = simulate(DECAY, np.broadcast_to([800.0, 25.0], (7, 8, 9, 2)), echoes)
+    result = fit(DECAY, Series(Image(measured, oblique_grid), echoes))
     np.testing.assert_allclose(result["R2star"].data, 25.0, rtol=1e-5)
-    assert methods(decay) == ("nonlinear", "rician")
+    assert methods(DECAY) == ("nonlinear", "robust")
 
 
 def test_methods_are_listed_and_mistakes_named(diffusion, triplet):
-    assert methods(get("tensor")) == ("wls", "iwls", "irls", "nonlinear", "rician")
-    assert all(methods(m)[-2:] == ("nonlinear", "rician") for m in MODELS.values())
-    with pytest.raises(UnknownName, match="no model 'noddi'"):
-        fit("noddi", diffusion[0])
+    assert methods(get("tensor")) == ("wls", "iwls", "irls", "nonlinear", "robust")
+    assert all(methods(m)[-2:] == ("nonlinear", "robust") for m in MODELS.values())
+    with pytest.raises(UnknownName, match="no model 'nodi'"):
+        fit("nodi", diffusion[0])
     with pytest.raises(UnknownName, match="no method 'magic' for model tensor; expected one of wls"):
         fit("tensor", diffusion[0], method="magic")
-    with pytest.raises(UnknownName, match="with fixed parameters; expected one of nonlinear, rician"):
+    with pytest.raises(UnknownName, match="with fixed parameters; expected one of nonlinear, robust"):
         fit("tensor", diffusion[0], method="wls", fixed={"S0": 1.0})
     with pytest.raises(UnknownName, match="no given parameter 'B0'"):
         fit("mtsat", triplet, given={"B0": triplet.image.volume(0)})

@@ -24,6 +24,8 @@ class Fit:
         Root mean square of the residuals, unit of the signal; NaN where no degree of freedom is left.
     flag : Image
         `qcord.core.flags.Flag` of each voxel.
+    criterion : Image
+        Akaike's information criterion of the fit, corrected for few measurements; see `qcord.estimate.compare`.
     bias : mapping of str to Image
         How much the noise is expected to have raised each map, same unit. ``map - bias`` is what to average
         over a region and what an interval belongs to; a map without an entry has no known bias.
@@ -34,7 +36,14 @@ class Fit:
     std: Mapping[str, Image]
     rmse: Image
     flag: Image
+    criterion: Image
     bias: Mapping[str, Image] = field(default_factory=dict)
+
+    @property
+    def measurements(self) -> int:
+        """Number of measurements a voxel that were fitted."""
+        steps = [step.settings["measurements"] for step in self.criterion.history if "measurements" in step.settings]
+        return int(steps[-1]) if steps else 0
 
     def __getitem__(self, metric: str) -> Image:
         if metric not in self.maps:

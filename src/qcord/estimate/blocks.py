@@ -103,27 +103,30 @@ def run_blocks(
     return {**shaped, "flag": flags.reshape(spatial)}
 
 
-def given_maps(given: Mapping[str, Image] | None, grid: Grid) -> dict[str, AnyArray]:
-    """Arrays of images that must share the grid.
+def given_maps(given: Mapping[str, Image | float] | None, grid: Grid) -> dict[str, AnyArray]:
+    """Arrays of images that must share the grid, and of single values.
 
     Raises
     ------
     GridMismatch
-        If one does not.
+        If an image does not.
     """
     arrays: dict[str, AnyArray] = {}
-    for name, image in (given or {}).items():
-        require_same_grid(image.grid, grid, f"The {name} map ({image.label})", "the series")
-        arrays[name] = image.data
+    for name, value in (given or {}).items():
+        if isinstance(value, Image):
+            require_same_grid(value.grid, grid, f"The {name} map ({value.label})", "the series")
+            arrays[name] = value.data
+        else:
+            arrays[name] = np.broadcast_to(np.float64(value), grid.shape)
     return arrays
 
 
-def noise_map(sigma: Image | float | Sequence[float] | None, grid: Grid, n: int) -> AnyArray | None:
+def noise_map(sigma: Image | float | Sequence[float] | AnyArray | None, grid: Grid, n: int) -> AnyArray | None:
     """Standard deviation of the noise for each voxel, (x, y, z, 1), or for each measurement, (x, y, z, n).
 
     Parameters
     ----------
-    sigma : Image, float, sequence of float or None
+    sigma : Image, array, float, sequence of float or None
         A map (one volume, or one a measurement), one value, or one value a measurement.
     grid : Grid
         Grid of the series.
@@ -141,6 +144,8 @@ def noise_map(sigma: Image | float | Sequence[float] | None, grid: Grid, n: int)
         return None
     if isinstance(sigma, Image):
         values = given_maps({"noise": sigma}, grid)["noise"].reshape(*grid.shape, -1)
+    elif np.ndim(sigma) >= 3:
+        values = _on_grid(np.asarray(sigma, dtype=float), grid)
     else:
         values = np.broadcast_to(np.atleast_1d(np.asarray(sigma, dtype=float)), (*grid.shape, np.size(sigma)))
     if values.shape[3] not in {1, n}:
@@ -148,3 +153,12 @@ def noise_map(sigma: Image | float | Sequence[float] | None, grid: Grid, n: int)
             f"The noise is given for {values.shape[3]} measurements, expected 1 or {n}; give one value or one each."
         )
     return values
+
+
+def _on_grid(values: AnyArray, grid: Grid) -> AnyArray:
+    if values.shape[:3] != grid.shape:
+        raise ImplausibleValue(
+            f"The noise is given for {values.shape[:3]} voxels, expected {grid.shape}; "
+            "give it on the grid of the series."
+        )
+    return values.reshape(*grid.shape, -1)

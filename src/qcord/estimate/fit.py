@@ -1,20 +1,21 @@
 """Fit any model to a series: maps of its parameters and derived values, each with error."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from qcord.core.arrays import AnyArray, BoolArray, FloatArray
-from qcord.core.errors import MissingMetadata, NotIdentifiable
+from qcord.core.errors import NotIdentifiable
 from qcord.core.fit import Fit
 from qcord.core.flags import Flag
-from qcord.core.grid import Grid, require_same_grid
 from qcord.core.image import Image, Step, mask_of
 from qcord.core.model import SignalModel
+from qcord.core.noise import Gaussian, Noise, Rician
 from qcord.core.protocol import Protocol
 from qcord.core.series import Series
 from qcord.estimate.blocks import Output, given_maps, noise_map, run_blocks
+from qcord.estimate.compare import corrected_criterion
 from qcord.estimate.jacobian import gradient
 from qcord.estimate.nonlinear import Solution, fit_nonlinear
 from qcord.estimate.propagate import curvature_bias, delta
@@ -25,10 +26,10 @@ def fit(
     series: Series,
     mask: Image | None = None,
     *,
-    sigma: Image | float | Sequence[float] | None = None,
-    given: Mapping[str, Image] | None = None,
-    fixed: Mapping[str, float | Image] | None = None,
-    rician: bool = False,
+    noise: Noise | Image | float | Sequence[float] | None = None,
+    given: Mapping[str, Image | float] | None = None,
+    fixed: Mapping[str, Image | float] | None = None,
+    robust: bool = False,
     n_jobs: int | None = None,
 ) -> Fit:
     """Fit a model by nonlinear least squares, voxel by voxel.
@@ -41,14 +42,16 @@ def fit(
         Measurements with the columns that the model needs.
     mask : Image, optional
         Voxels to fit; all by default.
-    sigma : Image, float or sequence of float, optional
-        Standard deviation of the noise; one map or value, or one a measurement. Without it the residuals give it.
-    given : mapping of str to Image, optional
-        Maps of given parameters, such as B1; the defaults of the model otherwise.
-    fixed : mapping of str to float or Image, optional
+    noise : Gaussian, Rician, Image, float or sequence of float, optional
+        Noise of the measurements: `Gaussian` for signed or complex ones, `Rician` for magnitudes, which are then
+        compared with their expectation above the noise floor. A bare standard deviation (a map, one value, or one a
+        measurement) means magnitudes. Without noise, the residuals give it, and are taken for normal.
+    given : mapping of str to Image or float, optional
+        Maps or values of given parameters, such as B1; the defaults of the model otherwise.
+    fixed : mapping of str to Image or float, optional
         Free parameters that are held at a value.
-    rician : bool
-        Fit magnitudes to their expectation above the noise floor; needs ``sigma``.
+    robust : bool
+        Reweight by the residuals, reject outliers, fit the rest.
     n_jobs : int, optional
         Threads; the result does not depend on it.
 
@@ -60,7 +63,7 @@ def fit(
     Raises
     ------
     MissingMetadata
-        If a protocol column is absent, or ``rician`` is asked for without ``sigma``.
+        If a protocol column is absent.
     NotIdentifiable
         If there are fewer measurements than parameters.
     UnknownName
@@ -69,14 +72,15 @@ def fit(
         If a map lies on another grid.
     """
     held = fixed or {}
-    _check(model, series, sigma, given, held, rician=rician)
+    _check(model, series, given or {}, held)
     grid = series.image.grid
-    extra: dict[str, AnyArray] = {f"given {k}": v for k, v in given_maps(given, grid).items()}
-    extra |= {f"fixed {k}": _held_map(k, v, grid) for k, v in held.items()}
-    noise = noise_map(sigma, grid, len(series.protocol))
-    if noise is not None:
-        extra["sigma"] = noise
-    task = _Task(model, series.protocol, tuple(held), rician)
+    extra = {f"given {k}": v for k, v in given_maps(given, grid).items()}
+    extra |= {f"fixed {k}": v for k, v in given_maps(held, grid).items()}
+    level, rician = noise_level(noise)
+    sigma = noise_map(level, grid, len(series.protocol))
+    if sigma is not None:
+        extra["sigma"] = sigma
+    task = _Task(model, series.protocol, tuple(held), rician, robust)
     arrays = run_blocks(
         task.run,
         series.data,
@@ -89,27 +93,70 @@ def fit(
     settings = {
         "model": model.name,
         "method": "nonlinear least squares",
-        "noise": "residuals" if sigma is None else "given",
+        "noise": "residuals" if noise is None else "given",
         "distribution": "rician" if rician else "gaussian",
+        "robust": robust,
         "given": sorted(given or {}),
         "fixed": sorted(held),
     }
     return as_fit(model, series.image, arrays, Step("fit", settings, model.references))
 
 
-def as_fit(model: SignalModel, image: Image, arrays: Mapping[str, AnyArray], step: Step) -> Fit:
-    """Images from arrays named ``X``, ``std X`` and ``bias X`` for each free or derived value X of a model."""
+def noise_level(
+    noise: Noise | Image | float | Sequence[float] | None,
+) -> tuple[Image | float | Sequence[float] | AnyArray | None, bool]:
+    """Standard deviation of noise, and whether it is that of magnitudes; a bare standard deviation is."""
+    if noise is None:
+        return None, False
+    if isinstance(noise, Gaussian):
+        return noise.sigma, False
+    return (noise.sigma if isinstance(noise, Rician) else noise), True
+
+
+def as_fit(
+    model: SignalModel,
+    image: Image,
+    arrays: Mapping[str, AnyArray],
+    step: Step,
+    units: Mapping[str, str] | None = None,
+) -> Fit:
+    """Images from arrays named ``X``, ``std X`` and ``bias X`` for each value X, with ``rmse`` and ``flag``.
+
+    Parameters
+    ----------
+    model : SignalModel
+        The contrast.
+    image : Image
+        Measurements that were fitted.
+    arrays : mapping of str to array
+        Maps; ``criterion`` follows from ``rmse`` where it is not among them.
+    step : Step
+        Line of the history.
+    units : mapping of str to str, optional
+        Values, with their units; by default free and derived ones of the model.
+    """
+    n = image.n_volumes
+    step = replace(step, settings={**step.settings, "measurements": n})
 
     def maps(prefix: str) -> dict[str, Image]:
         return {
             name: image.derive(arrays[prefix + name], step, unit=unit)
-            for name, unit in model.units.items()
+            for name, unit in (units or model.units).items()
             if prefix + name in arrays
         }
 
-    rmse = image.derive(arrays["rmse"], step)
-    flag = image.derive(arrays["flag"], step, unit="label")
-    return Fit(model.name, maps(""), maps("std "), rmse, flag, maps("bias "))
+    criterion = arrays.get("criterion")
+    if criterion is None:
+        criterion = corrected_criterion(n * np.square(arrays["rmse"], dtype=float), n, len(model.free))
+    return Fit(
+        model.name,
+        maps(""),
+        maps("std "),
+        image.derive(arrays["rmse"], step),
+        image.derive(arrays["flag"], step, unit="label"),
+        image.derive(criterion, step, unit="1"),
+        maps("bias "),
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,10 +165,11 @@ class _Task:
     protocol: Protocol
     fixed: tuple[str, ...]
     rician: bool
+    robust: bool
 
     def outputs(self) -> list[Output]:
         names = [prefix + name for prefix in ("", "std ", "bias ") for name in self.model.units]
-        return [*(Output(name) for name in names), Output("rmse")]
+        return [*(Output(name) for name in names), Output("rmse"), Output("criterion")]
 
     def run(self, signals: FloatArray, extra: Mapping[str, FloatArray]) -> dict[str, AnyArray]:
         """Fit one block (n, v)."""
@@ -138,6 +186,7 @@ class _Task:
             given=np.where(known[:, None], defaults, self.model.given_defaults()),
             fixed={name: extra[f"fixed {name}"][0] for name in self.fixed},
             rician=self.rician,
+            robust=self.robust,
         )
         return _values(self.model, solution)
 
@@ -155,38 +204,23 @@ def _values(model: SignalModel, solution: Solution) -> dict[str, AnyArray]:
             arrays[derived.name], arrays["std " + derived.name] = value, std
             shift = (gradient(derived, solution.theta) * solution.bias).sum(axis=-1)
             arrays["bias " + derived.name] = shift + curvature_bias(derived, solution.theta, solution.covariance)
-    arrays["rmse"] = solution.rmse
+    arrays["rmse"], arrays["criterion"] = solution.rmse, solution.criterion
     without = np.isin(solution.flag, [Flag.NOT_FINITE, Flag.NO_SIGNAL])
     return {**{k: np.where(without, np.nan, v) for k, v in arrays.items()}, "flag": solution.flag}
 
 
 def _check(
-    model: SignalModel,
-    series: Series,
-    sigma: object,
-    given: Mapping[str, Image] | None,
-    fixed: Mapping[str, float | Image],
-    *,
-    rician: bool,
+    model: SignalModel, series: Series, given: Mapping[str, Image | float], fixed: Mapping[str, Image | float]
 ) -> None:
     for column in model.needs:
         _ = series.protocol[column]
     for name in fixed:
         model.index(name)
-    for name in given or {}:
+    for name in given:
         model.given_index(name)
-    if rician and sigma is None:
-        raise MissingMetadata("A fit to Rician expectations needs the noise level; pass sigma.")
     n_free = len(model.free) - len(fixed)
     if len(series.protocol) < n_free:
         raise NotIdentifiable(
             f"{series.image.label} holds {len(series.protocol)} measurements for the {n_free} parameters of model "
             f"{model.name}; add measurements or fix a parameter."
         )
-
-
-def _held_map(name: str, value: float | Image, grid: Grid) -> AnyArray:
-    if isinstance(value, Image):
-        require_same_grid(value.grid, grid, f"The {name} map ({value.label})", "the series")
-        return value.data
-    return np.broadcast_to(np.float64(value), grid.shape)

@@ -42,15 +42,8 @@ def inverse(matrix: FloatArray) -> FloatArray:
         NaN where the matrix is not positive definite.
     """
     size, _, n = matrix.shape
-    root = np.zeros((size, size, n))
-    reciprocal = np.empty((size, n))
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        for j in range(size):
-            column = matrix[j:, j]
-            if j:
-                column = column - np.einsum("ikv,kv->iv", root[j:, :j], root[j, :j])
-            reciprocal[j] = 1 / np.sqrt(np.where(column[0] > 1e-12 * matrix[j, j], column[0], np.nan))
-            root[j:, j] = column * reciprocal[j]
+        root, reciprocal = _cholesky(matrix)
         lower = np.zeros((size, size, n))
         for i in range(size):
             lower[i, i] = reciprocal[i]
@@ -61,6 +54,50 @@ def inverse(matrix: FloatArray) -> FloatArray:
             result[i, : i + 1] = np.einsum("kv,kjv->jv", lower[i:, i], lower[i:, : i + 1])
             result[: i + 1, i] = result[i, : i + 1]
     return result
+
+
+def solve(matrix: FloatArray, vector: FloatArray) -> FloatArray:
+    """Solution (p, v) of symmetric positive definite systems (p, p, v) and (p, v); NaN where one is not."""
+    size = len(vector)
+    result = np.empty_like(vector)
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        root, reciprocal = _cholesky(matrix)
+        for i in range(size):
+            before = np.einsum("kv,kv->v", root[i, :i], result[:i]) if i else 0.0
+            result[i] = (vector[i] - before) * reciprocal[i]
+        for i in reversed(range(size)):
+            after = np.einsum("kv,kv->v", root[i + 1 :, i], result[i + 1 :]) if i + 1 < size else 0.0
+            result[i] = (result[i] - after) * reciprocal[i]
+    return result
+
+
+def lower_root(matrix: FloatArray) -> FloatArray:
+    """Lower triangular root (p, p, v) of covariances; zero in the rows of values without variance, NaN elsewhere.
+
+    Parameters
+    ----------
+    matrix : (p, p, v) array
+        Symmetric, positive definite but for rows that are zero.
+    """
+    none = np.einsum("iiv->iv", matrix) == 0
+    filled = matrix + np.eye(len(matrix))[:, :, None] * none
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        root, _ = _cholesky(filled)
+    return np.asarray(np.where(none[:, None], 0.0, root))
+
+
+def _cholesky(matrix: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Lower triangular root (p, p, v) and the inverse (p, v) of its diagonal."""
+    size, _, n = matrix.shape
+    root = np.zeros((size, size, n))
+    reciprocal = np.empty((size, n))
+    for j in range(size):
+        column = matrix[j:, j]
+        if j:
+            column = column - np.einsum("ikv,kv->iv", root[j:, :j], root[j, :j])
+        reciprocal[j] = 1 / np.sqrt(np.where(column[0] > 1e-12 * matrix[j, j], column[0], np.nan))
+        root[j:, j] = column * reciprocal[j]
+    return root, reciprocal
 
 
 def multiply(matrix: FloatArray, vector: FloatArray) -> FloatArray:

@@ -45,7 +45,8 @@ def fit_closed_form(
     step: Step,
     *,
     sigma: Image | float | Sequence[float] | None = None,
-    given: Mapping[str, Image] | None = None,
+    rician: bool = True,
+    given: Mapping[str, Image | float] | None = None,
     n_jobs: int | None = None,
 ) -> Fit:
     """Apply a closed form to all voxels, with standard errors (delta method) and bias (second order).
@@ -62,8 +63,10 @@ def fit_closed_form(
         Line of the history.
     sigma : Image, float or sequence of float, optional
         Standard deviation of the noise; without it there are no standard errors.
-    given : mapping of str to Image, optional
-        Maps of given parameters; their defaults otherwise.
+    rician : bool
+        Whether the measurements are magnitudes, which noise raises.
+    given : mapping of str to Image or float, optional
+        Maps or values of given parameters; their defaults otherwise.
     n_jobs : int, optional
         Threads.
 
@@ -80,13 +83,15 @@ def fit_closed_form(
     outputs = [Output(prefix + n) for prefix in ("", "std ", "bias ") for n in closed.model.units]
 
     def work(signals: FloatArray, further: Mapping[str, FloatArray]) -> dict[str, AnyArray]:
-        return _block(closed, signals, further)
+        return _block(closed, signals, further, rician=rician)
 
     arrays = run_blocks(work, series.data, mask_of(mask, grid), [*outputs, Output("rmse")], extra=extra, n_jobs=n_jobs)
     return as_fit(closed.model, series.image, arrays, step)
 
 
-def _block(closed: ClosedForm, signals: FloatArray, extra: Mapping[str, FloatArray]) -> dict[str, AnyArray]:
+def _block(
+    closed: ClosedForm, signals: FloatArray, extra: Mapping[str, FloatArray], *, rician: bool
+) -> dict[str, AnyArray]:
     given = np.empty((len(closed.model.given), signals.shape[1]))
     for k, parameter in enumerate(closed.model.given):
         given[k] = extra[parameter.name][0] if parameter.name in extra else parameter.start
@@ -98,7 +103,7 @@ def _block(closed: ClosedForm, signals: FloatArray, extra: Mapping[str, FloatArr
         lit = (signals > 0).all(axis=0) & ~(signals < LOWEST_SNR * sigma).any(axis=0)
         safe = np.where(finite & lit, signals, np.nan)
         values = closed.formula(safe, given)
-        std, bias = independent_errors(lambda s: closed.formula(s, given), safe, sigma)
+        std, bias = independent_errors(lambda s: closed.formula(s, given), safe, sigma, rician=rician)
         bias = np.clip(bias, -std, std)  # a larger one means that the expansion in powers of the noise has failed
         physical = _within_bounds(closed.model, values)
     conditions = [

@@ -3,20 +3,23 @@
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
+from typing import Any
 
 from qcord.core.errors import UnknownName
 from qcord.core.fit import Fit
 from qcord.core.image import Image
 from qcord.core.model import SignalModel
+from qcord.core.noise import Noise
 from qcord.core.series import Series
 from qcord.estimate.fit import fit as fit_nonlinear
+from qcord.estimate.fit import noise_level
 from qcord.maps.mtr import mtr
 from qcord.maps.mtsat import mtsat
 from qcord.maps.tensor import METHODS, fit_tensor
 from qcord.models import registry
 
-GENERAL = ("nonlinear", "rician")
-"""Estimators that every model has: least squares, without and with the noise floor of magnitudes."""
+GENERAL = ("nonlinear", "robust")
+"""Estimators that every model has: nonlinear least squares, of all measurements and without outliers."""
 
 FAST: Mapping[str, Mapping[str, Callable[..., Fit]]] = MappingProxyType(
     {
@@ -34,9 +37,9 @@ def fit(
     mask: Image | None = None,
     *,
     method: str | None = None,
-    sigma: Image | float | Sequence[float] | None = None,
-    given: Mapping[str, Image] | None = None,
-    fixed: Mapping[str, float | Image] | None = None,
+    noise: Noise | Image | float | Sequence[float] | None = None,
+    given: Mapping[str, Image | float] | None = None,
+    fixed: Mapping[str, Image | float] | None = None,
     n_jobs: int | None = None,
 ) -> Fit:
     """Fit a model to a series.
@@ -50,13 +53,15 @@ def fit(
     mask : Image, optional
         Voxels to fit; all by default.
     method : str, optional
-        One of the model's own (`methods`), ``nonlinear`` or ``rician`` (nonlinear with the noise floor). Without
-        it, the model's own if there is one and no parameter is fixed.
-    sigma : Image, float or sequence of float, optional
-        Standard deviation of the noise; one map or value, or one a measurement.
-    given : mapping of str to Image, optional
-        Maps of given parameters, such as B1.
-    fixed : mapping of str to float or Image, optional
+        One of the model's own (`methods`), ``nonlinear`` or ``robust`` (outliers left out). Without it, the model's
+        own if there is one and no parameter is fixed.
+    noise : Gaussian, Rician, Image, float or sequence of float, optional
+        Noise of the measurements: `Gaussian` for signed or complex ones, `Rician` for magnitudes. A bare standard
+        deviation (a map, one value, or one a measurement) means magnitudes. Without noise, the residuals give it
+        where there are any.
+    given : mapping of str to Image or float, optional
+        Maps or values of given parameters, such as B1.
+    fixed : mapping of str to Image or float, optional
         Free parameters that are held at a value.
     n_jobs : int, optional
         Threads; the result does not depend on it.
@@ -80,9 +85,8 @@ def fit(
     if method is None:
         method = "nonlinear" if fixed or not own else next(iter(own))
     if method in GENERAL:
-        return fit_nonlinear(
-            chosen, series, mask, sigma=sigma, given=given, fixed=fixed, rician=method == "rician", n_jobs=n_jobs
-        )
+        robust = method == "robust"
+        return fit_nonlinear(chosen, series, mask, noise=noise, given=given, fixed=fixed, robust=robust, n_jobs=n_jobs)
     if method not in own or fixed:
         because = " with fixed parameters" if fixed else ""
         expected = ", ".join(GENERAL if fixed else methods(chosen))
@@ -91,8 +95,11 @@ def fit(
         )
     for name in given or {}:
         chosen.given_index(name)
-    maps = {name.lower(): image for name, image in (given or {}).items()}
-    return own[method](series, mask, sigma=sigma, n_jobs=n_jobs, **maps)
+    settings: dict[str, Any] = {name.lower(): value for name, value in (given or {}).items()}
+    sigma, rician = noise_level(noise)
+    if noise is not None and not rician:
+        settings["rician"] = False
+    return own[method](series, mask, sigma=sigma, n_jobs=n_jobs, **settings)
 
 
 def methods(model: SignalModel) -> tuple[str, ...]:

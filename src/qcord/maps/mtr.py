@@ -17,6 +17,7 @@ def mtr(
     mask: Image | None = None,
     *,
     sigma: Image | float | Sequence[float] | None = None,
+    rician: bool = True,
     n_jobs: int | None = None,
 ) -> Fit:
     """Magnetisation transfer ratio from one image with and one without the transfer pulse.
@@ -30,6 +31,8 @@ def mtr(
     sigma : Image, float or sequence of float, optional
         Standard deviation of the noise; one map or value, or one a volume of the series. Without it there are
         no standard errors.
+    rician : bool
+        Whether the measurements are magnitudes, which noise raises.
     n_jobs : int, optional
         Threads; the result does not depend on it.
 
@@ -52,6 +55,7 @@ def mtr(
         mask,
         step,
         sigma=take_noise(sigma, [on, off], len(series.protocol)),
+        rician=rician,
         n_jobs=n_jobs,
     )
 

@@ -18,7 +18,8 @@ def mtsat(
     mask: Image | None = None,
     *,
     sigma: Image | float | Sequence[float] | None = None,
-    b1: Image | None = None,
+    rician: bool = True,
+    b1: Image | float | None = None,
     b1_dependence: float = B1_DEPENDENCE,
     half_tangent: bool = False,
     n_jobs: int | None = None,
@@ -35,7 +36,9 @@ def mtsat(
     sigma : Image, float or sequence of float, optional
         Standard deviation of the noise; one map or value, or one a volume of the series. Without it there are
         no standard errors.
-    b1 : Image, optional
+    rician : bool
+        Whether the measurements are magnitudes, which noise raises.
+    b1 : Image or float, optional
         Transmit field, actual over nominal flip angle [1].
     b1_dependence : float
         How the saturation depends on the transmit field beyond its square; see
@@ -84,6 +87,7 @@ def mtsat(
         mask,
         Step("mtsat", settings, MTSAT.references),
         sigma=take_noise(sigma, rows, len(series.protocol)),
+        rician=rician,
         given=None if b1 is None else {"B1": b1},
         n_jobs=n_jobs,
     )

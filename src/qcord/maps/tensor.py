@@ -12,6 +12,7 @@ from qcord.core.flags import Flag
 from qcord.core.image import Image, Step, mask_of
 from qcord.core.series import Series
 from qcord.estimate.blocks import Output, noise_map, run_blocks
+from qcord.estimate.fit import as_fit
 from qcord.estimate.log_linear import LogDesign, LogLinear, fit_log_linear, prepare
 from qcord.maps.tensor_errors import Estimate, tensor_estimates
 from qcord.models.tensor import TENSOR, log_design
@@ -119,25 +120,12 @@ def fit_tensor(
         "distribution": "rician" if rician else "gaussian",
     }
     step = Step("fit_tensor", settings, (*TENSOR.references, *METHODS[method]))
-    return _as_fit(series.image, arrays, step)
+    return as_fit(TENSOR, series.image, arrays, step, UNITS)
 
 
 def _outputs() -> list[Output]:
     named = [Output(prefix + name, COMPONENTS.get(name, 1)) for prefix in ("", "std ") for name in UNITS]
     return [*named, *(Output(f"bias {name}") for name in UNITS if name not in COMPONENTS), Output("rmse")]
-
-
-def _as_fit(image: Image, arrays: Mapping[str, AnyArray], step: Step) -> Fit:
-    def maps(prefix: str) -> dict[str, Image]:
-        return {
-            name: image.derive(arrays[prefix + name], step, unit=unit)
-            for name, unit in UNITS.items()
-            if prefix + name in arrays
-        }
-
-    rmse = image.derive(arrays["rmse"], step)
-    flag = image.derive(arrays["flag"], step, unit="label")
-    return Fit(TENSOR.name, maps(""), maps("std "), rmse, flag, maps("bias "))
 
 
 def _fit_block(

@@ -67,7 +67,7 @@ def fit(
         sigma = resample(transfer_noise(volumes)[0], series.image.grid, order=1)
     given = {"B1": _transmit_field(Path(b1), series.image)} if b1 is not None else None
     inside = read_image(mask) if mask is not None else None
-    result = fit_model(model, series, inside, sigma=sigma, given=given, method=method, n_jobs=n_threads)
+    result = fit_model(model, series, inside, noise=sigma, given=given, method=method, n_jobs=n_threads)
     return _write_maps(result, series.image, group, Path(out))
 
 

@@ -168,7 +168,7 @@ def _fit(plan: Planned, one: Prepared, settings: Settings) -> Fit:
     method = settings.tensor_method if plan.model == "tensor" else None
     # The residuals of a tensor hold what physiology adds to the noise; three or fewer volumes leave none.
     sigma = None if plan.model == "tensor" else one.sigma
-    return fit(plan.model, plan.series, sigma=sigma, method=method)
+    return fit(plan.model, plan.series, noise=sigma, method=method)
 
 
 def _identity(request: Request) -> dict[str, str]:
