@@ -51,3 +51,17 @@ def test_version_is_stated_once():
     assert qcord.__version__ == stated
     assert f"version: {stated}" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
     assert f"## {stated}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_pages_of_contrasts_are_those_of_the_models():
+    import sys
+
+    sys.path.insert(0, str(ROOT / "tools"))
+    try:
+        from contrast_pages import FOLDER, pages
+    finally:
+        sys.path.pop(0)
+    expected = pages()
+    assert {p.name for p in FOLDER.glob("*.md")} == set(expected)
+    for name, text in expected.items():
+        assert (FOLDER / name).read_text(encoding="utf-8") == text, f"run python tools/contrast_pages.py ({name})"

@@ -4,7 +4,7 @@ import numpy as np
 
 from qcord.core.arrays import AnyArray, FloatArray
 from qcord.core.errors import MissingMetadata
-from qcord.core.model import SignalModel
+from qcord.core.model import SignalModel, Typical
 from qcord.core.parameter import Parameter
 from qcord.core.protocol import Protocol
 
@@ -83,8 +83,21 @@ def _alike(protocol: Protocol, first: int, second: int) -> bool:
     return bool(np.array_equal(index[first], index[second], equal_nan=True))
 
 
+def example() -> Protocol:
+    """One image with and one without transfer pulse."""
+    return Protocol({"MTState": np.array([True, False])})
+
+
+_SOURCE = "spine-generic multi-subject data, Siemens 3 T, C2-C5; S0 is arbitrary"
+
 MTR = SignalModel(
     name="mtr",
+    title="Magnetisation transfer ratio",
+    example=example,
+    typical=(
+        Typical("white matter, 3 T", {"S0": 1.0, "MTR": 46.4}, _SOURCE, "computed"),
+        Typical("gray matter, 3 T", {"S0": 1.0, "MTR": 45.4}, _SOURCE, "computed"),
+    ),
     free=(
         Parameter("S0", "1", (0.0, np.inf), 1.0, "signal without transfer pulse"),
         Parameter("MTR", "percent", (-100.0, 100.0), 30.0, "part of the signal that the pulse takes away"),

@@ -14,7 +14,7 @@ import numpy as np
 
 from qcord.core.arrays import AnyArray, FloatArray
 from qcord.core.errors import MissingMetadata
-from qcord.core.model import Derived, SignalModel
+from qcord.core.model import Derived, SignalModel, Typical
 from qcord.core.parameter import Parameter
 from qcord.core.protocol import Protocol
 
@@ -229,17 +229,53 @@ _REFERENCES = (
 )
 _DERIVED = (Derived("T1", "s", relaxation_time),)
 
-MTSAT = SignalModel("mtsat", _FREE, _NEEDS, rational_signal, _REFERENCES, _GIVEN, _DERIVED, start)
+_SOURCE = (
+    "T1 by Smith 2008, Magn Reson Med 60:213; MTsat of the spine-generic multi-subject data, Siemens 3 T, C2-C5; "
+    "the amplitude is arbitrary"
+)
+_TYPICAL = (
+    Typical("lateral corticospinal tract, 3 T", {"A": 1.0, "R1": 1.159, "MTsat": 3.63}, _SOURCE, "computed"),
+    Typical("gray matter, 3 T", {"A": 1.0, "R1": 1.028, "MTsat": 3.24}, _SOURCE, "computed"),
+)
+
+
+def example() -> Protocol:
+    """Protocol of the spine-generic kind: 9, 9 and 15 degrees at 30, 30 and 15 ms, the first with transfer pulse."""
+    return Protocol(
+        {
+            "FlipAngle": np.array([9.0, 9.0, 15.0]),
+            "RepetitionTimeExcitation": np.array([0.03, 0.03, 0.015]),
+            "MTState": np.array([True, False, False]),
+        }
+    )
+
+
+MTSAT = SignalModel(
+    name="mtsat",
+    title="Magnetisation transfer saturation and T1, rational approximation",
+    free=_FREE,
+    needs=_NEEDS,
+    signal=rational_signal,
+    references=_REFERENCES,
+    given=_GIVEN,
+    derived=_DERIVED,
+    start=start,
+    example=example,
+    typical=_TYPICAL,
+)
 """Rational approximation; inverted in closed form by `helms_inverse`."""
 
 MTSAT_ERNST = SignalModel(
-    "mtsat-ernst",
-    _FREE,
-    _NEEDS,
-    ernst_signal,
-    (*_REFERENCES, "Ernst and Anderson 1966, doi:10.1063/1.1719961"),
-    _GIVEN,
-    _DERIVED,
-    start,
+    name="mtsat-ernst",
+    title="Magnetisation transfer saturation and T1, exact steady state",
+    free=_FREE,
+    needs=_NEEDS,
+    signal=ernst_signal,
+    references=(*_REFERENCES, "Ernst and Anderson 1966, doi:10.1063/1.1719961"),
+    given=_GIVEN,
+    derived=_DERIVED,
+    start=start,
+    example=example,
+    typical=_TYPICAL,
 )
 """Exact steady state."""

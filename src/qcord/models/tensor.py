@@ -4,7 +4,7 @@ import numpy as np
 
 from qcord.core.arrays import AnyArray, FloatArray
 from qcord.core.errors import NotIdentifiable
-from qcord.core.model import Derived, SignalModel
+from qcord.core.model import Derived, SignalModel, Typical
 from qcord.core.parameter import Parameter
 from qcord.core.protocol import Protocol
 
@@ -183,8 +183,30 @@ def _radial(theta: AnyArray) -> AnyArray:
     return np.asarray(eigenvalues(_elements(theta))[1:].mean(axis=0))
 
 
+def example() -> Protocol:
+    """Protocol of the spine-generic kind: five volumes without weighting, 30 directions at 800 s/mm2."""
+    n = 30
+    z = (np.arange(n) + 0.5) / n
+    angle, radius = np.arange(n) * np.pi * (3 - np.sqrt(5)), np.sqrt(1 - z**2)
+    around = np.stack([radius * np.cos(angle), radius * np.sin(angle), z], axis=1)
+    b = np.concatenate([np.zeros(5), np.full(n, 800.0)])
+    return Protocol({"BValue": b, "Direction": np.concatenate([np.zeros((5, 3)), around])})
+
+
+def _along_cord(axial: float, radial: float) -> dict[str, float]:
+    return {"S0": 1.0, "Dxx": radial, "Dyy": radial, "Dzz": axial, "Dxy": 0.0, "Dxz": 0.0, "Dyz": 0.0}
+
+
+_SOURCE = "FA and MD of the spine-generic multi-subject data, Siemens 3 T, C2-C5; S0 is arbitrary"
+
 TENSOR = SignalModel(
     name="tensor",
+    title="Diffusion tensor: fractional anisotropy and mean, axial, radial diffusivity",
+    example=example,
+    typical=(
+        Typical("lateral corticospinal tract, 3 T", _along_cord(1.912e-3, 0.481e-3), _SOURCE, "computed"),
+        Typical("gray matter, 3 T", _along_cord(1.584e-3, 0.549e-3), _SOURCE, "computed"),
+    ),
     free=(
         Parameter("S0", "1", (0.0, np.inf), 1.0, "signal without diffusion weighting"),
         *(Parameter(n, "mm2/s", (0.0, _FAST), 1e-3, "diffusivity along an axis") for n in ELEMENTS[:3]),
