@@ -19,7 +19,8 @@ class Protocol:
     columns : mapping of str to array_like
         BIDS name to one value a measurement: ``FlipAngle`` [deg], ``RepetitionTimeExcitation`` [s],
         ``EchoTime`` [s], ``InversionTime`` [s], ``MTState`` [bool], and for diffusion ``BValue`` [s/mm2] and
-        ``Direction`` (n, 3), unit vectors in world coordinates (zero where b is 0).
+        ``Direction`` (n, 3), unit vectors in world coordinates (zero where b is 0); where encoding is not linear
+        also ``BDelta`` and ``SecondDirection`` (n, 3), see `qcord.models.encoding`.
     source : str
         File or files that the values come from, named in messages.
 

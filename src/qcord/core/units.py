@@ -41,6 +41,7 @@ UNITS = MappingProxyType(
         "mm": "mm",
         "mm2": "mm^2",
         "mm2/s": "mm^2/s",
+        "mm4/s2": "mm^4/s^2",
         "s/mm2": "s/mm^2",
         "percent": "percent",
         "ppm": "ppm",
@@ -62,6 +63,7 @@ QUANTITIES = MappingProxyType(
             Quantity("InversionTime", "s", 1e-4, 20.0, "milliseconds given instead of seconds"),
             Quantity("MagneticFieldStrength", "T", 0.01, 25.0, "gauss or megahertz given instead of tesla"),
             Quantity("BValue", "s/mm2", 0.0, 1e5, "s/m2 given instead of s/mm2"),
+            Quantity("BDelta", "1", -0.5, 1.0, "a percentage, or an angle"),
             Quantity("T1", "s", 0.0, 20.0, "milliseconds given instead of seconds"),
             Quantity("B1", "1", 0.1, 3.0, "a TB1map in percent given instead of a factor"),
         )

@@ -7,6 +7,7 @@ from qcord.core.errors import NotIdentifiable
 from qcord.core.model import Derived, SignalModel, Typical
 from qcord.core.parameter import Parameter
 from qcord.core.protocol import Protocol
+from qcord.models.encoding import b_tensors
 
 ELEMENTS = ("Dxx", "Dyy", "Dzz", "Dxy", "Dxz", "Dyz")
 """Order of the elements of a tensor; x, y, z point right, anterior and up in the world."""
@@ -20,15 +21,9 @@ that flow and pulsation, which mimic fast diffusion, are reported and not clippe
 def b_matrix(protocol: Protocol) -> FloatArray:
     """Weights (n, 6) of the tensor elements in the exponent [s/mm2].
 
-    A weighted volume whose direction is zero (a trace image, or a low b-value whose direction was not kept)
-    counts as equally weighted in all directions.
+    Linear, planar and spherical b-tensors and double encoding alike; see `qcord.models.encoding`.
     """
-    b, q = protocol["BValue"], protocol["Direction"]
-    x, y, z = q.T
-    linear = np.stack([x * x, y * y, z * z, 2 * x * y, 2 * x * z, 2 * y * z], axis=1)
-    undirected = ~q.any(axis=1)
-    linear[undirected] = [1 / 3, 1 / 3, 1 / 3, 0, 0, 0]
-    return np.asarray(b[:, None] * linear)
+    return np.asarray(b_tensors(protocol) * _COUNT)
 
 
 def signal(theta: AnyArray, protocol: Protocol, given: AnyArray) -> AnyArray:
@@ -39,7 +34,8 @@ def signal(theta: AnyArray, protocol: Protocol, given: AnyArray) -> AnyArray:
     theta : (..., 7) array
         S0 [1], then Dxx, Dyy, Dzz, Dxy, Dxz, Dyz [mm2/s] in world axes.
     protocol : Protocol
-        BValue [s/mm2], Direction (unit vectors in world axes).
+        BValue [s/mm2], Direction (unit vectors in world axes); BDelta and SecondDirection where encoding is not
+        linear (`qcord.models.encoding`).
     given : (..., 0) array
         Nothing.
 
