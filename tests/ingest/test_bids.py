@@ -81,6 +81,16 @@ def test_sidecars_and_gradients_are_inherited(study):
     assert series.protocol["BValue"].tolist() == [0, 800, 800]
 
 
+def test_shapes_and_second_directions_lie_beside_or_above(study):
+    (study / "dwi.bdelta").write_text("LTE STE PTE")
+    protocol = load_diffusion(groups_of(study, "02")[1]["dwi"]).protocol
+    assert protocol["BDelta"].tolist() == [1, 0, -0.5]
+    assert "SecondDirection" not in protocol
+    (study / "sub-02" / "dwi" / "sub-02_dwi.bvec2").write_text("0 0 0\n0 0 0\n0 0 1")
+    protocol = load_diffusion(groups_of(study, "02")[1]["dwi"]).protocol
+    assert np.abs(protocol["SecondDirection"]).tolist() == [[0, 0, 0], [0, 0, 0], [0, 0, 1]]
+
+
 def test_repetition_time_in_milliseconds_is_refused(study):
     path = study / "sub-01" / "ses-a" / "anat" / "sub-01_ses-a_acq-MTon_MTS.json"
     path.write_text(json.dumps({"FlipAngle": 9, "RepetitionTime": 35}))

@@ -52,3 +52,49 @@ def test_wrong_numbers_and_missing_directions(tmp_path):
     (tmp_path / "bad.bvec").write_text("a b c")
     with pytest.raises(UnreadableFile, match="rows of numbers"):
         read_gradients(tmp_path / "a.bval", tmp_path / "bad.bvec", np.eye(4), 5)
+
+
+@pytest.mark.parametrize("text", ["1 1 0 1 -0.5", "LTE\nlte\nSTE\n1\nPTE\n", "linear, 1, spherical, 1.0, planar"])
+def test_shapes_are_numbers_or_words(tmp_path, text):
+    (tmp_path / "a.bdelta").write_text(text)
+    protocol = read_gradients(*write(tmp_path), np.eye(4), 5, bdelta=tmp_path / "a.bdelta")
+    np.testing.assert_allclose(protocol["BDelta"], [1, 1, 0, 1, -0.5])
+    assert protocol.source == "a.bval, a.bvec and a.bdelta"
+
+
+def test_spherical_volumes_alone_need_no_direction(tmp_path):
+    lacking = V.copy()
+    lacking[2] = 0
+    (tmp_path / "a.bdelta").write_text("1 1 0 1 1")
+    protocol = read_gradients(*write(tmp_path, v=lacking.T), np.eye(4), 5, bdelta=tmp_path / "a.bdelta")
+    assert not protocol["Direction"][2].any()
+    (tmp_path / "a.bdelta").write_text("1 1 0.2 1 1")
+    with pytest.raises(ImplausibleValue, match="no direction for volume 2"):
+        read_gradients(*write(tmp_path, v=lacking.T), np.eye(4), 5, bdelta=tmp_path / "a.bdelta")
+
+
+def test_wrong_shapes_are_named(tmp_path):
+    file = tmp_path / "a.bdelta"
+    for text, error, words in [
+        ("1 1 0", ImplausibleValue, "a.bdelta describes 3 volumes, the image has 5"),
+        ("1 1 0 1 round", UnreadableFile, "a.bdelta holds something other than numbers and the words LTE"),
+        ("1 1 0 1 -1", ImplausibleValue, "BDelta in a.bval, a.bvec and a.bdelta is -1, expected -0.5 to 1"),
+    ]:
+        file.write_text(text)
+        with pytest.raises(error, match=words):
+            read_gradients(*write(tmp_path), np.eye(4), 5, bdelta=file)
+
+
+def test_second_directions_turn_with_the_first(tmp_path, oblique_grid):
+    second = np.roll(V, 1, axis=1)
+    (tmp_path / "a.bvec2").write_text("\n".join(" ".join(map(str, row)) for row in 0.98 * second))
+    protocol = read_gradients(*write(tmp_path), oblique_grid.affine, 5, bvec2=tmp_path / "a.bvec2")
+    for name, expected in (("Direction", V), ("SecondDirection", second)):
+        np.testing.assert_allclose(to_fsl(protocol[name], oblique_grid.affine), expected, atol=1e-12)
+    lacking = V.copy()
+    lacking[2] = 0
+    (tmp_path / "a.bdelta").write_text("1 1 0 1 1")
+    with pytest.raises(ImplausibleValue, match="a.bvec2 gives volume 2 a second direction, a.bvec gives it no first"):
+        read_gradients(
+            *write(tmp_path, v=lacking.T), np.eye(4), 5, bdelta=tmp_path / "a.bdelta", bvec2=tmp_path / "a.bvec2"
+        )

@@ -196,6 +196,12 @@ def test_kinds_of_volumes():
     assert list(kinds[0]) == [2]
 
 
+def test_kinds_are_told_apart_by_the_shape_of_encoding():
+    columns = {"BValue": [0, 700.0, 700, 700, 700], "BDelta": [1.0, 0, 1, 1, -0.5], "Direction": np.eye(3)[[0] * 5]}
+    kinds, _ = kinds_of(Series(image_of(np.ones((5, 6, 2, 5))), Protocol(columns)), None)
+    assert [list(k) for k in kinds] == [[2, 3], [0], [1], [4]]
+
+
 def test_same_result_twice(moving):
     _, data, protocol = moving
     series = Series(image_of(rician(data, 0.1, 1)), protocol)

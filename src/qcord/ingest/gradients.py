@@ -1,10 +1,10 @@
-"""Diffusion gradient tables in FSL's two-file format, either layout."""
+"""Diffusion gradient tables in FSL's two-file format, either layout, and what describes b-tensors beside them."""
 
 from pathlib import Path
 
 import numpy as np
 
-from qcord.core.arrays import FloatArray
+from qcord.core.arrays import BoolArray, FloatArray
 from qcord.core.errors import ImplausibleValue, MissingMetadata, UnreadableFile
 from qcord.core.grid import Grid
 from qcord.core.protocol import Protocol
@@ -12,9 +12,20 @@ from qcord.core.protocol import Protocol
 B0_LIMIT = 50.0
 """b-values [s/mm2] up to which a volume counts as not diffusion-weighted (vendors write 0 to 50)."""
 
+SHAPES = {"lte": 1.0, "ste": 0.0, "pte": -0.5, "linear": 1.0, "spherical": 0.0, "planar": -0.5}
+"""Words for the shape of a b-tensor (linear, spherical, planar tensor encoding)."""
 
-def read_gradients(bval: Path, bvec: Path, affine: FloatArray, n_volumes: int) -> Protocol:
-    """Read ``.bval`` and ``.bvec`` files.
+
+def read_gradients(
+    bval: Path,
+    bvec: Path,
+    affine: FloatArray,
+    n_volumes: int,
+    *,
+    bdelta: Path | None = None,
+    bvec2: Path | None = None,
+) -> Protocol:
+    """Read ``.bval`` and ``.bvec`` files, and those that describe other than linear encoding.
 
     Parameters
     ----------
@@ -24,42 +35,60 @@ def read_gradients(bval: Path, bvec: Path, affine: FloatArray, n_volumes: int) -
         Voxel-to-world matrix of the image as stored in its file, since FSL's directions are relative to it.
     n_volumes : int
         Number of volumes of the image.
+    bdelta : path, optional
+        Shape of each b-tensor: numbers from -0.5 to 1, or words (`SHAPES`); all linear without it.
+    bvec2 : path, optional
+        Directions of the second block of double diffusion encoding, laid out as ``bvec``; zero where there is none.
 
     Returns
     -------
     Protocol
-        ``BValue`` (n,) [s/mm2] and ``Direction`` (n, 3), unit vectors in RAS+ world coordinates, zero at b = 0.
+        ``BValue`` (n,) [s/mm2] and ``Direction`` (n, 3), unit vectors in RAS+ world coordinates, zero at b = 0 and
+        where none is given to a spherical b-tensor; ``BDelta`` (n,) and ``SecondDirection`` (n, 3) if there are files
+        of them.
 
     Raises
     ------
     MissingMetadata
         If a file is absent.
+    UnreadableFile
+        If a file holds something else.
     ImplausibleValue
-        If numbers of volumes, b-values and directions differ, or a weighted volume has no direction.
+        If numbers of volumes, b-values, shapes and directions differ, a weighted volume has no direction, or a shape
+        is none.
 
     Notes
     -----
     FSL's directions are in voxel axes, with x reversed when the determinant of the affine is positive.
     """
-    b = _table(bval).ravel()
-    directions = _columns(_table(bvec), bvec.name)
-    for found, what in ((len(b), bval.name), (len(directions), bvec.name)):
-        if found != n_volumes:
-            raise ImplausibleValue(
-                f"{what} describes {found} volumes, the image has {n_volumes}; the numbers must be equal: "
-                "find the gradient files of this very series."
-            )
+    b = _of_volumes(_table(bval).ravel(), bval.name, n_volumes)
     weighted = b > B0_LIMIT
-    length = np.linalg.norm(directions, axis=1)
-    bad = np.flatnonzero(weighted & ~(length > 0.5))
+    columns: dict[str, FloatArray] = {"BValue": b}
+    needed = weighted
+    if bdelta is not None:
+        columns["BDelta"] = _of_volumes(_shapes(bdelta), bdelta.name, n_volumes)
+        needed = weighted & (columns["BDelta"] != 0)
+    directions = _of_volumes(_columns(_table(bvec), bvec.name), bvec.name, n_volumes)
+    unit, found = _unit_vectors(directions, weighted)
+    bad = np.flatnonzero(needed & ~found)
     if bad.size:
         raise ImplausibleValue(
             f"{bvec.name} gives no direction for volume {bad[0]} with b = {b[bad[0]]:g} s/mm2, expected a unit "
             "vector; convert the series again."
         )
-    unit = np.zeros_like(directions)
-    unit[weighted] = directions[weighted] / length[weighted, None]
-    return Protocol({"BValue": b, "Direction": to_world(unit, affine)}, f"{bval.name} and {bvec.name}")
+    columns["Direction"] = to_world(unit, affine)
+    if bvec2 is not None:
+        further = _of_volumes(_columns(_table(bvec2), bvec2.name), bvec2.name, n_volumes)
+        second, paired = _unit_vectors(further, weighted)
+        alone = np.flatnonzero(paired & ~found)
+        if alone.size:
+            raise ImplausibleValue(
+                f"{bvec2.name} gives volume {alone[0]} a second direction, {bvec.name} gives it no first one; "
+                "double diffusion encoding takes both: correct the files."
+            )
+        columns["SecondDirection"] = to_world(second, affine)
+    names = [path.name for path in (bval, bvec, bdelta, bvec2) if path is not None]
+    return Protocol(columns, f"{', '.join(names[:-1])} and {names[-1]}")
 
 
 def to_world(directions: FloatArray, affine: FloatArray) -> FloatArray:
@@ -76,13 +105,49 @@ def to_fsl(directions: FloatArray, affine: FloatArray) -> FloatArray:
     return np.asarray((directions @ rotation) * flip)
 
 
-def _table(path: Path) -> FloatArray:
+def _of_volumes(values: FloatArray, name: str, n_volumes: int) -> FloatArray:
+    if len(values) != n_volumes:
+        raise ImplausibleValue(
+            f"{name} describes {len(values)} volumes, the image has {n_volumes}; the numbers must be equal: "
+            "find the gradient files of this very series."
+        )
+    return values
+
+
+def _unit_vectors(directions: FloatArray, weighted: BoolArray) -> tuple[FloatArray, BoolArray]:
+    """Directions (n, 3) of length one, zero where there is no weighting or no direction; and where there is one."""
+    length = np.linalg.norm(directions, axis=1)
+    found = np.asarray(weighted & (length > 0.5))
+    unit = np.zeros_like(directions)
+    unit[found] = directions[found] / length[found, None]
+    return unit, found
+
+
+def _shapes(path: Path) -> FloatArray:
+    words = " ".join(_lines(path)).lower().split()
+    try:
+        return np.array([SHAPES[w] if w in SHAPES else float(w) for w in words])
+    except ValueError as error:
+        raise UnreadableFile(
+            f"{path.name} holds something other than numbers and the words LTE, STE and PTE ({error}); repair it."
+        ) from error
+
+
+def _lines(path: Path) -> list[str]:
     if not path.is_file():
         raise MissingMetadata(f"{path.name} does not exist; put the gradient table beside the image.")
     try:
-        rows = [[float(v) for v in line.replace(",", " ").split()] for line in path.read_text().splitlines()]
+        return path.read_text().replace(",", " ").splitlines()
+    except UnicodeDecodeError as error:
+        raise UnreadableFile(f"{path.name} holds something other than rows of numbers ({error}); repair it.") from error
+
+
+def _table(path: Path) -> FloatArray:
+    lines = _lines(path)
+    try:
+        rows = [[float(v) for v in line.split()] for line in lines]
         return np.array([r for r in rows if r])
-    except (ValueError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise UnreadableFile(f"{path.name} holds something other than rows of numbers ({error}); repair it.") from error
 
 

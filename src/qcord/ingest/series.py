@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -94,7 +95,7 @@ def load_image(group: Group) -> Image:
 
 
 def load_diffusion(group: Group) -> Series:
-    """Load a diffusion series with its gradients.
+    """Load a diffusion series with its gradients: ``.bval``, ``.bvec`` and, if present, ``.bdelta`` and ``.bvec2``.
 
     Raises
     ------
@@ -105,17 +106,20 @@ def load_diffusion(group: Group) -> Series:
     """
     scan = group.scans[0]
     image = _read(scan)
-    tables = {}
-    for extension in (".bval", ".bvec"):
+    tables: dict[str, Path | None] = {}
+    for extension in (".bval", ".bvec", ".bdelta", ".bvec2"):
         files = inherited_files(scan.path, scan.root, scan.entities, extension)
-        if not files:
-            raise MissingMetadata(
-                f"{scan.name} has no {extension} file, expected one of the same name; put it beside the image."
-            )
-        tables[extension] = files[-1]
+        tables[extension] = files[-1] if files else None
+    bval, bvec = tables[".bval"], tables[".bvec"]
+    if bval is None or bvec is None:
+        raise MissingMetadata(
+            f"{scan.name} has no {'.bval' if bval is None else '.bvec'} file, expected one of the same name; put it "
+            "beside the image."
+        )
     _require_finite_volumes(image)
-    stored = stored_affine(image)
-    protocol = read_gradients(tables[".bval"], tables[".bvec"], stored, image.n_volumes)
+    protocol = read_gradients(
+        bval, bvec, stored_affine(image), image.n_volumes, bdelta=tables[".bdelta"], bvec2=tables[".bvec2"]
+    )
     return Series(image, protocol)
 
 

@@ -15,6 +15,7 @@ from qcord.core.fit import Fit
 from qcord.core.flags import Flag
 from qcord.core.image import Image, Step
 from qcord.core.labels import DISCS, VERTEBRAE
+from qcord.core.protocol import Protocol
 from qcord.core.series import Series
 from qcord.ingest.gradients import to_fsl
 from qcord.ingest.series import stored_affine
@@ -224,17 +225,22 @@ def _write_extra(name: str, content: Image | Series, place: Located, home: Path)
     if isinstance(content, Series):
         path = folder / place.entities.replace(desc=name).name
         write_image(path, content.image, {**content.image.metadata, **sidecar})
-        write_gradients(path, content.image, content.protocol["BValue"], content.protocol["Direction"])
+        write_gradients(path, content.image, content.protocol)
     else:
         write_image(folder / place.entities.replace(desc=name, suffix=f"{suffix}map").name, content, sidecar)
 
 
-def write_gradients(path: Path, image: Image, b: FloatArray, directions: FloatArray) -> None:
-    """Write ``.bval`` and ``.bvec`` beside a diffusion image, in FSL's convention."""
+def write_gradients(path: Path, image: Image, protocol: Protocol) -> None:
+    """Write ``.bval``, ``.bvec`` and, where there are such columns, ``.bdelta``, ``.bvec2`` beside a diffusion image."""
     stem = path.with_name(path.name.removesuffix(".nii.gz"))
-    table = to_fsl(directions, stored_affine(image))
-    write_text(stem.with_suffix(".bval"), " ".join(f"{v:g}" for v in b) + "\n")
-    write_text(stem.with_suffix(".bvec"), "\n".join(" ".join(f"{v:.6f}" for v in row) for row in table.T) + "\n")
+    for name, extension in (("BValue", ".bval"), ("BDelta", ".bdelta")):
+        if name in protocol:
+            write_text(stem.with_suffix(extension), " ".join(f"{v:g}" for v in protocol[name]) + "\n")
+    for name, extension in (("Direction", ".bvec"), ("SecondDirection", ".bvec2")):
+        if name in protocol:
+            table = to_fsl(protocol[name], stored_affine(image)).T
+            text = "\n".join(" ".join(f"{v:.6f}" for v in row) for row in table)
+            write_text(stem.with_suffix(extension), text + "\n")
 
 
 def _of_token(place: Located) -> Entities:

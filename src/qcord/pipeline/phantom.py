@@ -126,8 +126,7 @@ def _write_raw(subject: PhantomSubject, folder: Path) -> None:
         write_bytes(path, image_bytes(stored.data, stored.grid))
         write_json(sidecar_of(path), dict(image.metadata))
         if kind == "dwi":
-            protocol = subject.series["dwi"].protocol
-            write_gradients(path, image, protocol["BValue"], protocol["Direction"])
+            write_gradients(path, image, subject.series["dwi"].protocol)
 
 
 def _write_truth(subject: PhantomSubject, folder: Path) -> None:

@@ -29,6 +29,7 @@ DATASET_URL = "https://github.com/qcord/qcord"
 
 IGNORED = (
     *("*.html", "*_xfm.*", "xfm", "*_dwimap.*", "*_desc-*_dwi.bval", "*_desc-*_dwi.bvec"),
+    *("*_dwi.bdelta", "*_dwi.bvec2"),
     *("*_metrics.*", "logs/", "metrics.parquet", ".partial-*"),
 )
 """What BIDS has no rule for yet (transforms, diffusion maps, gradients of derivatives) or leaves to pipelines."""

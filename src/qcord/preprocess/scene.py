@@ -9,6 +9,7 @@ from qcord.core.errors import EmptyRegion
 from qcord.core.grid import require_same_grid
 from qcord.core.image import Image
 from qcord.core.series import Series
+from qcord.models.encoding import b_tensors, shape
 from qcord.preprocess.checks import require_values
 from qcord.preprocess.neighbourhood import bright_cord, middle_of_field
 
@@ -119,6 +120,8 @@ def kinds_of(series: Series, reference: int | None) -> tuple[tuple[IntArray, ...
         b = np.maximum(series.protocol["BValue"], B0_LIMIT)
         ordered = np.sort(b)
         label = np.searchsorted(ordered[1:][np.diff(ordered) > SHELL], b, side="right")
+        delta = np.where(b > B0_LIMIT, np.round(2 * shape(series.protocol)), 0)  # linear, spherical, planar
+        label = np.unique(np.stack([label, delta], axis=1), axis=0, return_inverse=True)[1].reshape(-1)
     else:
         label = np.arange(n)
     groups = sorted((np.flatnonzero(label == v) for v in np.unique(label)), key=lambda g: (-len(g), g[0]))
@@ -131,14 +134,13 @@ def kinds_of(series: Series, reference: int | None) -> tuple[tuple[IntArray, ...
 
 
 def _hat(series: Series, kind: IntArray) -> FloatArray | None:
-    """Projection (n, n) on the quadratic forms of the gradient directions, constant included.
+    """Projection (n, n) on the b-tensors of the volumes, constant included.
 
     None where there are too few directions for the six forms, or none are known.
     """
     if not series.protocol.has("Direction") or len(kind) < MIN_DIRECTIONS:
         return None
-    g = series.protocol["Direction"][kind]
-    forms = np.stack([g[:, i] * g[:, j] for i, j in ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))], axis=1)
+    forms = b_tensors(series.protocol)[kind] / np.maximum(series.protocol["BValue"][kind], 1)[:, None]
     if np.linalg.matrix_rank(forms, tol=1e-2) < forms.shape[1]:
         return None
     hat = forms @ np.linalg.pinv(forms)
