@@ -45,7 +45,7 @@ def read_gradients(
     Protocol
         ``BValue`` (n,) [s/mm2] and ``Direction`` (n, 3), unit vectors in RAS+ world coordinates, zero at b = 0 and
         where none is given to a spherical b-tensor; ``BDelta`` (n,) and ``SecondDirection`` (n, 3) if there are files
-        of them.
+        of them (with the second alone, single encoding is linear).
 
     Raises
     ------
@@ -87,6 +87,7 @@ def read_gradients(
                 "double diffusion encoding takes both: correct the files."
             )
         columns["SecondDirection"] = to_world(second, affine)
+        columns.setdefault("BDelta", np.ones(n_volumes))
     names = [path.name for path in (bval, bvec, bdelta, bvec2) if path is not None]
     return Protocol(columns, f"{', '.join(names[:-1])} and {names[-1]}")
 

@@ -11,6 +11,7 @@ from qcord.core.protocol import Protocol
 from qcord.core.series import Series
 from qcord.estimate.blocks import noise_map
 from qcord.models.encoding import SPHERICAL, UNWEIGHTED, b_tensors, shape
+from qcord.preprocess.floor_of_means import without_floor
 
 REFERENCES = (
     "Lasic et al. 2014, doi:10.3389/fphy.2014.00011",
@@ -38,40 +39,23 @@ class PowderAverages:
         ``Volumes`` (how many were averaged), and those of the scan that have one value a measurement.
     weights : (m, n) array
         What each volume of the scan counts in each average; rows add up to 1.
+    sigma : Image or None
+        Standard deviation of the averages, (x, y, z, m); None where the noise of the scan was not given.
     """
 
     series: Series
     weights: FloatArray
+    sigma: Image | None
 
     @property
     def gain(self) -> FloatArray:
         """Standard deviation (m,) of the averages for noise of standard deviation 1 in the volumes."""
         return np.asarray(np.sqrt((self.weights**2).sum(axis=1)))
 
-    def noise(self, sigma: Image | float | Sequence[float]) -> Image:
-        """Standard deviation of the averages, an image (x, y, z, m).
 
-        Parameters
-        ----------
-        sigma : Image, float or sequence of float
-            Standard deviation of the noise of the scan; one map or value, or one a volume.
-
-        Raises
-        ------
-        GridMismatch
-            If the map lies on another grid.
-        ImplausibleValue
-            If the number of values is neither 1 nor that of the volumes.
-        """
-        image = self.series.image
-        level = noise_map(sigma, image.grid, self.weights.shape[1])
-        assert level is not None
-        if level.shape[3] == 1:
-            return image.derive(np.asarray(level * self.gain))
-        return image.derive(np.sqrt(np.einsum("xyzn,mn->xyzm", level.astype(float) ** 2, self.weights**2)))
-
-
-def powder_average(series: Series) -> PowderAverages:
+def powder_average(
+    series: Series, *, sigma: Image | float | Sequence[float] | None = None, rician: bool = True
+) -> PowderAverages:
     """Average a diffusion series over directions.
 
     Parameters
@@ -79,6 +63,12 @@ def powder_average(series: Series) -> PowderAverages:
     series : Series
         Measurements with BValue [s/mm2] and, where the shape needs it, Direction; BDelta or SecondDirection where
         encoding is not linear.
+    sigma : Image, float or sequence of float, optional
+        Standard deviation of the noise; one map or value, or one a volume.
+    rician : bool
+        Whether the measurements are magnitudes, whose floor is to be taken off; it needs ``sigma``. Along fibres the
+        signal is soon below the noise, and a plain average too high: by 9 % in white matter at 2000 s/mm2 and a
+        signal-to-noise ratio of 15.
 
     Returns
     -------
@@ -90,6 +80,10 @@ def powder_average(series: Series) -> PowderAverages:
     ------
     MissingMetadata
         If there are no b-values, or no directions where the shape needs them.
+    GridMismatch
+        If a noise map lies on another grid.
+    ImplausibleValue
+        If the number of noise levels is neither 1 nor that of the volumes.
 
     Notes
     -----
@@ -97,20 +91,50 @@ def powder_average(series: Series) -> PowderAverages:
     signals of fourth order in the b-tensor's orientation, else of second order, as long as they raise the variance
     by less than half; otherwise they are equal.
     """
-    labels = groups(series.protocol)
-    count = int(labels.max()) + 1
-    weights = np.zeros((count, len(series.protocol)))
-    tensors = b_tensors(series.protocol)
-    for k in range(count):
+    weights = powder_weights(series.protocol)
+    level = noise_map(sigma, series.image.grid, len(series.protocol))
+    size = (*series.data.shape[:3], len(weights))
+    data, variance = np.zeros(size), np.zeros(size)
+    for k, row in enumerate(weights):
+        for n in np.flatnonzero(row):
+            volume = series.data[..., n].astype(float)
+            if level is not None:
+                here = level[..., n if level.shape[3] > 1 else 0].astype(float)
+                volume, square = without_floor(volume, here) if rician else (volume, here**2)
+                variance[..., k] += row[n] ** 2 * square
+            data[..., k] += row[n] * volume
+    step = Step("powder_average", {"averages": len(weights), "rician": rician and level is not None}, REFERENCES)
+    averages = Series(series.image.derive(data, step), _averaged(series.protocol))
+    return PowderAverages(averages, weights, None if level is None else series.image.derive(np.sqrt(variance), step))
+
+
+def powder_weights(protocol: Protocol) -> FloatArray:
+    """What each measurement counts in each average, (m, n); see `powder_average`."""
+    labels, tensors = groups(protocol), b_tensors(protocol)
+    weights = np.zeros((int(labels.max()) + 1, len(protocol)))
+    for k, row in enumerate(weights):
+        row[labels == k] = orientation_weights(tensors[labels == k])
+    return weights
+
+
+def scatter(series: Series) -> Image:
+    """Standard deviation of the noise (x, y, z) from what a smooth function of orientation leaves of each average.
+
+    Repeats, and directions beyond the 15 of a function of fourth order, carry it; NaN where there are none. What
+    coherent white matter has beyond fourth order counts as noise: .005 of the signal without weighting at 1000 s/mm2,
+    .015 at 2000 s/mm2.
+    """
+    labels, tensors = groups(series.protocol), b_tensors(series.protocol)
+    total, freedom = np.zeros(series.data.shape[:3]), 0
+    for k in range(int(labels.max()) + 1):
         rows = np.flatnonzero(labels == k)
-        weights[k, rows] = orientation_weights(tensors[rows])
-    data = np.empty((*series.data.shape[:3], count))
-    for k in range(count):
-        rows = np.flatnonzero(weights[k])
-        # einsum, not @: sums in one order, whatever the number of threads
-        data[..., k] = np.einsum("xyzn,n->xyz", series.data[..., rows].astype(float), weights[k, rows])
-    step = Step("powder_average", {"averages": count}, REFERENCES)
-    return PowderAverages(Series(series.image.derive(data, step), _averaged(series.protocol, labels)), weights)
+        design = np.concatenate([np.ones((1, len(rows))), _moments(tensors[rows])]).T
+        left, strength, _ = np.linalg.svd(design)
+        rank = int((strength > 1e-3 * strength[0]).sum())
+        for column in left[:, rank:].T:
+            total += np.einsum("xyzn,n->xyz", series.data[..., rows].astype(float), column) ** 2
+        freedom += len(rows) - rank
+    return series.image.derive(np.sqrt(total / freedom) if freedom else np.full_like(total, np.nan))
 
 
 def groups(protocol: Protocol) -> IntArray:
@@ -127,22 +151,28 @@ def orientation_weights(tensors: FloatArray) -> FloatArray:
     """Weights (k,) of measurements with b-tensors (k, 6) of one shape and size; see `powder_average`."""
     count = len(tensors)
     equal = np.full(count, 1 / count)
-    xx, yy, zz, xy, xz, yz = tensors.T
-    apart = np.stack([(xx - yy) / np.sqrt(2), (2 * zz - xx - yy) / np.sqrt(6)])
-    apart = np.concatenate([apart, np.sqrt(2) * np.stack([xy, xz, yz])])
-    size = np.sqrt((apart**2).sum(axis=0).mean())
-    if size <= 1e-6 * tensors.sum():
-        return equal
-    apart = apart / size
-    first, second = np.triu_indices(5)
-    squares = apart[first] * apart[second] - (first == second)[:, None] * (apart**2).sum(axis=0) / 5
-    for moments in (np.concatenate([apart, squares]), apart):
+    every = _moments(tensors)
+    for moments in (every, every[:5]):
         # a sum of 1 and vanishing moments; the deviation from equal weights is the smallest that brings them
         design = np.concatenate([np.ones((1, count)), moments])
         weights = equal - np.linalg.pinv(design, rcond=1e-6) @ np.append(0.0, moments.mean(axis=1))
         if np.abs(moments @ weights).max() < 1e-6 and count * (weights**2).sum() < _DEAREST:
             return np.asarray(weights)
     return equal
+
+
+def _moments(tensors: FloatArray) -> FloatArray:
+    """Functions of orientation (20, k) with no mean over the sphere: 5 of second order, 15 (rank 14) up to fourth."""
+    xx, yy, zz, xy, xz, yz = tensors.T
+    apart = np.stack([(xx - yy) / np.sqrt(2), (2 * zz - xx - yy) / np.sqrt(6)])
+    apart = np.concatenate([apart, np.sqrt(2) * np.stack([xy, xz, yz])])
+    size = np.sqrt((apart**2).sum(axis=0).mean())
+    if size <= 1e-6 * tensors.sum():
+        return np.zeros((20, len(tensors)))
+    apart = apart / size
+    first, second = np.triu_indices(5)
+    squares = apart[first] * apart[second] - (first == second)[:, None] * (apart**2).sum(axis=0) / 5
+    return np.concatenate([apart, squares])
 
 
 def _cluster(values: AnyArray, step: float | FloatArray) -> IntArray:
@@ -163,7 +193,8 @@ def _settings(protocol: Protocol) -> dict[str, AnyArray]:
     }
 
 
-def _averaged(protocol: Protocol, labels: IntArray) -> Protocol:
+def _averaged(protocol: Protocol) -> Protocol:
+    labels = groups(protocol)
     count = np.bincount(labels)
 
     def mean(values: FloatArray) -> FloatArray:

@@ -231,7 +231,7 @@ def _write_extra(name: str, content: Image | Series, place: Located, home: Path)
 
 
 def write_gradients(path: Path, image: Image, protocol: Protocol) -> None:
-    """Write ``.bval``, ``.bvec`` and, where there are such columns, ``.bdelta``, ``.bvec2`` beside a diffusion image."""
+    """Write the gradient files of a diffusion image; those of b-tensors only where there are such columns."""
     stem = path.with_name(path.name.removesuffix(".nii.gz"))
     for name, extension in (("BValue", ".bval"), ("BDelta", ".bdelta")):
         if name in protocol:
