@@ -100,11 +100,15 @@ def powder_average(
             volume = series.data[..., n].astype(float)
             if level is not None:
                 here = level[..., n if level.shape[3] > 1 else 0].astype(float)
-                volume, square = without_floor(volume, here) if rician else (volume, here**2)
+                known = here > 0  # where the noise is not known, the average stays as measured, without an error
+                square = np.where(known, here**2, np.nan)
+                if rician:
+                    lowered, square = without_floor(volume, np.where(known, here, np.nan))
+                    volume = np.where(known, lowered, volume)
                 variance[..., k] += row[n] ** 2 * square
             data[..., k] += row[n] * volume
     step = Step("powder_average", {"averages": len(weights), "rician": rician and level is not None}, REFERENCES)
-    averages = Series(series.image.derive(data, step), _averaged(series.protocol))
+    averages = Series(series.image.derive(data, step), averaged_protocol(series.protocol))
     return PowderAverages(averages, weights, None if level is None else series.image.derive(np.sqrt(variance), step))
 
 
@@ -193,7 +197,8 @@ def _settings(protocol: Protocol) -> dict[str, AnyArray]:
     }
 
 
-def _averaged(protocol: Protocol) -> Protocol:
+def averaged_protocol(protocol: Protocol) -> Protocol:
+    """Protocol of the averages; see `PowderAverages`."""
     labels = groups(protocol)
     count = np.bincount(labels)
 

@@ -1,0 +1,165 @@
+"""Maps of microscopic anisotropy: muFA beside FA, and the order that makes the difference, each with error."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from qcord.core.arrays import AnyArray, BoolArray, FloatArray
+from qcord.core.errors import NotIdentifiable, UnknownName
+from qcord.core.fit import Fit
+from qcord.core.flags import Flag
+from qcord.core.image import Image, Step
+from qcord.core.protocol import Protocol
+from qcord.core.series import Series
+from qcord.estimate.fit import fit as fit_nonlinear
+from qcord.estimate.jacobian import complex_step
+from qcord.estimate.propagate import independent_errors
+from qcord.maps.mtr import take_noise
+from qcord.maps.powder import averaged_protocol, powder_average, scatter
+from qcord.maps.tensor import fit_tensor
+from qcord.models.microscopic_anisotropy import CUMULANT, GAMMA, order_parameter, powder_design
+from qcord.models.tensor import log_design
+
+FORMS = {"gamma": GAMMA, "cumulant": CUMULANT}
+
+TENSOR_LIMIT = 1200.0
+"""b-value [s/mm2] up to which volumes enter the tensor, as far as they determine it: beyond, diffusion in tissue is no
+longer described by one tensor, and FA would change with the highest b-value."""
+
+
+def fit_microscopic_anisotropy(
+    series: Series,
+    mask: Image | None = None,
+    *,
+    sigma: Image | float | Sequence[float] | None = None,
+    form: str = "gamma",
+    rician: bool = True,
+    n_jobs: int | None = None,
+) -> Fit:
+    """Fit powder averages, and the tensor beside them.
+
+    Parameters
+    ----------
+    series : Series
+        Magnitudes, with BValue [s/mm2], Direction and, where encoding is not linear, BDelta or SecondDirection. Double
+        diffusion encoding needs nothing else: its parallel pairs are linear b-tensors, its perpendicular ones planar.
+    mask : Image, optional
+        Voxels to fit; all by default.
+    sigma : Image, float or sequence of float, optional
+        Standard deviation of the noise; one map or value, or one a volume. Without it `qcord.maps.powder.scatter`
+        gives it.
+    form : str
+        ``gamma`` or ``cumulant``; see `qcord.models.microscopic_anisotropy`, also for the definition of muFA.
+    rician : bool
+        Whether the noise is that of magnitudes, whose floor is taken off before averaging.
+    n_jobs : int, optional
+        Threads; the result does not depend on it.
+
+    Returns
+    -------
+    Fit
+        Maps S0, MD [mm2/s], V_I, V_A [mm4/s2], muFA, C_mu (its square), MK_I, MK_A, FA of the tensor, and OP, the order
+        parameter, each with standard error and bias. muFA and OP are NaN, and the voxel is flagged UNPHYSICAL, where
+        noise makes V_A negative; C_mu has a value there, and is what to average where muFA is low.
+
+    Raises
+    ------
+    UnknownName
+        If there is no such form.
+    NotIdentifiable
+        If the series has fewer than two b-tensor shapes or two non-zero b-values.
+    MissingMetadata
+        If there are no b-values, or no directions where the shape needs them.
+
+    References
+    ----------
+    Lasic et al. 2014, doi:10.3389/fphy.2014.00011;
+    Szczepankiewicz et al. 2016, doi:10.1016/j.neuroimage.2016.07.038.
+    """
+    if form not in FORMS:
+        raise UnknownName(f"There is no form '{form}' of microscopic anisotropy; expected one of {', '.join(FORMS)}.")
+    powder_check(series.protocol)
+    noise = scatter(series) if sigma is None else sigma
+    averages = powder_average(series, sigma=noise, rician=rician)
+    assert averages.sigma is not None
+    fit = fit_nonlinear(FORMS[form], averages.series, mask, sigma=averages.sigma, n_jobs=n_jobs)
+    rows = tensor_rows(series.protocol)
+    tensor = fit_tensor(
+        series.take(rows),
+        mask,
+        sigma=take_noise(sigma, rows.tolist(), len(series.protocol)),
+        rician=rician,
+        n_jobs=n_jobs,
+    )
+    settings = {
+        "model": fit.model,
+        "method": f"powder averages, {form} form",
+        "noise": "scatter" if sigma is None else "given",
+        "distribution": "rician" if rician else "gaussian",
+        "tensor": f"{len(rows)} volumes up to {series.protocol['BValue'][rows].max():g} s/mm2",
+    }
+    step = Step("fit_microscopic_anisotropy", settings, fit.rmse.history[-1].references)
+    known = np.asarray((averages.sigma.data > 0).all(axis=3))
+    return _merge(fit, tensor, known, step)
+
+
+def powder_check(protocol: Protocol) -> FloatArray:
+    """Design matrix of the powder averages of a protocol.
+
+    Raises
+    ------
+    NotIdentifiable
+        If it does not determine muFA.
+    """
+    return powder_design(averaged_protocol(protocol))
+
+
+def tensor_rows(protocol: Protocol) -> AnyArray:
+    """Rows for the tensor: up to `TENSOR_LIMIT` if they determine one, else all."""
+    low = np.flatnonzero(protocol["BValue"] <= TENSOR_LIMIT)
+    try:
+        log_design(protocol.take(low))
+    except NotIdentifiable:
+        return np.arange(len(protocol))
+    return low
+
+
+def _merge(fit: Fit, tensor: Fit, known: BoolArray, step: Step) -> Fit:
+    """Maps of both fits and the order parameter; errors and bias where the noise is ``known``."""
+    maps, std, bias = ({name: one.data.astype(float) for name, one in m.items()} for m in (fit.maps, fit.std, fit.bias))
+    maps["FA"], std["FA"], bias["FA"] = (m["FA"].data.astype(float) for m in (tensor.maps, tensor.std, tensor.bias))
+    with np.errstate(all="ignore"):
+        # second differences would step over the root of a negative number
+        bias["muFA"] = bias["C_mu"] / (2 * maps["muFA"]) - std["C_mu"] ** 2 / (8 * maps["muFA"] ** 3)
+        maps["OP"], std["OP"], bias["OP"] = _order(*(np.stack([m["FA"], m["MK_A"]]) for m in (maps, std, bias)))
+    flag = np.array(fit.flag.data)
+    usable = np.isin(flag, [Flag.OK, Flag.AT_BOUND, Flag.NOT_CONVERGED])
+    flag[usable & ~known] = Flag.NO_ERROR
+    flag[usable & ~np.isfinite(maps["muFA"])] = Flag.UNPHYSICAL
+    history = (*fit.flag.history[:-1], step)
+    units = {**{name: one.unit for name, one in fit.maps.items()}, "FA": "1", "OP": "1"}
+
+    def images(arrays: dict[str, FloatArray]) -> dict[str, Image]:
+        return {
+            name: fit.flag.derive(array.astype(np.float32), unit=units[name], history=history)
+            for name, array in arrays.items()
+        }
+
+    for name in maps:
+        std[name] = np.where(known, std[name], np.nan)
+        # a bias beyond the standard error means that the expansion in powers of the noise has failed
+        bias[name] = np.clip(np.where(known, bias[name], np.nan), -std[name], std[name])
+    rmse = fit.rmse.derive(fit.rmse.data, history=history)
+    return Fit(fit.model, images(maps), images(std), rmse, fit.flag.derive(flag, history=history), images(bias))
+
+
+def _order(values: FloatArray, std: FloatArray, bias: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Order parameter with error and bias from FA and MK_A, (2, ...) each; their errors count as independent."""
+
+    def formula(pair: AnyArray) -> AnyArray:
+        return order_parameter(pair[0], pair[1])[None]
+
+    error, bend = independent_errors(formula, values, std, rician=False)
+    slope = complex_step(lambda t: order_parameter(t[..., 0], t[..., 1]), np.moveaxis(values, 0, -1))
+    value = formula(values)[0]
+    return value, error[0], bend[0] + (slope * np.moveaxis(bias, 0, -1)).sum(axis=-1)
