@@ -337,7 +337,7 @@ def _solution(
     mean_square = np.where(problem.weights > 0, line.residual**2, 0).sum(axis=0) / np.maximum(used, 1)
     rmse = np.where(np.isfinite(freedom), np.sqrt(mean_square), np.nan)
     criterion = corrected_criterion(line.cost / line.weights.max(axis=0), used, len(free))
-    flag = np.where(flag == Flag.OK, _output_flags(problem, theta, unscaled, settled, rejected), flag)
+    flag = np.where(flag == Flag.OK, _output_flags(problem, theta, covariance, settled, rejected), flag)
     theta = np.where(np.isin(flag, [Flag.NOT_FINITE, Flag.NO_SIGNAL]), np.nan, theta)
     return Solution(
         np.ascontiguousarray(theta.T),
@@ -357,11 +357,11 @@ def _inverse(normal: FloatArray) -> FloatArray:
 
 
 def _output_flags(
-    problem: _Problem, theta: FloatArray, unscaled: FloatArray, settled: BoolArray, rejected: FloatArray
+    problem: _Problem, theta: FloatArray, covariance: FloatArray, settled: BoolArray, rejected: FloatArray
 ) -> IntArray:
     low, high = _limits(problem.evaluator.model)
     edge = ((theta <= low) | (theta >= high)) & problem.free[:, None]
-    known = np.isfinite(unscaled).all(axis=(0, 1))
+    known = np.isfinite(covariance).all(axis=(0, 1))
     conditions = [~settled, rejected > MANY, edge.any(axis=0), ~known]
     flags = [int(Flag.NOT_CONVERGED), int(Flag.OUTLIERS), int(Flag.AT_BOUND), int(Flag.NO_ERROR)]
     return np.asarray(np.select(conditions, flags, int(Flag.OK)))
