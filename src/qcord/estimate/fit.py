@@ -97,6 +97,7 @@ def fit(
         "distribution": "rician" if rician else "gaussian",
         "robust": robust,
         "given": sorted(given or {}),
+        "assumed": {p.name: p.start for p in model.given if p.name not in (given or {})},
         "fixed": sorted(held),
     }
     return as_fit(model, series.image, arrays, Step("fit", settings, model.references))
