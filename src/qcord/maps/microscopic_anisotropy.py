@@ -1,6 +1,7 @@
 """Maps of microscopic anisotropy: muFA beside FA, and the order that makes the difference, each with error."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -9,6 +10,7 @@ from qcord.core.errors import NotIdentifiable, UnknownName
 from qcord.core.fit import Fit
 from qcord.core.flags import Flag
 from qcord.core.image import Image, Step
+from qcord.core.noise import Gaussian
 from qcord.core.protocol import Protocol
 from qcord.core.series import Series
 from qcord.estimate.fit import fit as fit_nonlinear
@@ -82,7 +84,7 @@ def fit_microscopic_anisotropy(
     noise = scatter(series) if sigma is None else sigma
     averages = powder_average(series, sigma=noise, rician=rician)
     assert averages.sigma is not None
-    fit = fit_nonlinear(FORMS[form], averages.series, mask, sigma=averages.sigma, n_jobs=n_jobs)
+    fit = fit_nonlinear(FORMS[form], averages.series, mask, noise=Gaussian(averages.sigma.data), n_jobs=n_jobs)
     rows = tensor_rows(series.protocol)
     tensor = fit_tensor(
         series.take(rows),
@@ -96,6 +98,7 @@ def fit_microscopic_anisotropy(
         "method": f"powder averages, {form} form",
         "noise": "scatter" if sigma is None else "given",
         "distribution": "rician" if rician else "gaussian",
+        "measurements": len(averages.series.protocol),
         "tensor": f"{len(rows)} volumes up to {series.protocol['BValue'][rows].max():g} s/mm2",
     }
     step = Step("fit_microscopic_anisotropy", settings, fit.rmse.history[-1].references)
@@ -149,8 +152,15 @@ def _merge(fit: Fit, tensor: Fit, known: BoolArray, step: Step) -> Fit:
         std[name] = np.where(known, std[name], np.nan)
         # a bias beyond the standard error means that the expansion in powers of the noise has failed
         bias[name] = np.clip(np.where(known, bias[name], np.nan), -std[name], std[name])
-    rmse = fit.rmse.derive(fit.rmse.data, history=history)
-    return Fit(fit.model, images(maps), images(std), rmse, fit.flag.derive(flag, history=history), images(bias))
+    return replace(
+        fit,
+        maps=images(maps),
+        std=images(std),
+        bias=images(bias),
+        rmse=fit.rmse.derive(fit.rmse.data, history=history),
+        criterion=fit.criterion.derive(fit.criterion.data, history=history),
+        flag=fit.flag.derive(flag, history=history),
+    )
 
 
 def _order(values: FloatArray, std: FloatArray, bias: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
