@@ -35,6 +35,7 @@ def test_signals_are_float_and_read_only_what_they_need(name):
     columns = {
         "BValue": [0.0, 800.0],
         "Direction": np.array([[0, 0, 0], [0, 0, 1.0]]),
+        "BDelta": [0.0, 1.0],
         "FlipAngle": [9.0, 9.0],
         "RepetitionTimeExcitation": [0.03, 0.03],
         "MTState": np.array([True, False]),

@@ -13,6 +13,8 @@ from qcord.core.noise import Noise
 from qcord.core.series import Series
 from qcord.estimate.fit import fit as fit_nonlinear
 from qcord.estimate.fit import noise_level
+from qcord.maps.covariance_tensor import fit_covariance_tensor
+from qcord.maps.microscopic_anisotropy import fit_microscopic_anisotropy
 from qcord.maps.mtr import mtr
 from qcord.maps.mtsat import mtsat
 from qcord.maps.tensor import METHODS, fit_tensor
@@ -24,6 +26,9 @@ GENERAL = ("nonlinear", "robust")
 FAST: Mapping[str, Mapping[str, Callable[..., Fit]]] = MappingProxyType(
     {
         "tensor": {name: partial(fit_tensor, method=name) for name in METHODS},
+        "mufa": {"powder": fit_microscopic_anisotropy},
+        "mufa-cumulant": {"powder": partial(fit_microscopic_anisotropy, form="cumulant")},
+        "qti": {name: partial(fit_covariance_tensor, method=name) for name in METHODS},
         "mtr": {"closed-form": mtr},
         "mtsat": {"closed-form": mtsat, "half-tangent": partial(mtsat, half_tangent=True)},
     }

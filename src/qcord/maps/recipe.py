@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from qcord.core.errors import QcordError
 from qcord.core.protocol import Protocol
 from qcord.core.series import Series
+from qcord.maps.microscopic_anisotropy import powder_check
+from qcord.models.covariance_tensor import QTI, covariance_design
 from qcord.models.magnetisation_transfer_ratio import MTR, pair_rows
+from qcord.models.microscopic_anisotropy import GAMMA
 from qcord.models.spoiled_gradient_echo import MTSAT, triplet_rows
 from qcord.models.tensor import TENSOR, log_design
 
@@ -35,6 +38,8 @@ class Rule:
 
 RULES = (
     Rule(TENSOR.name, ("FA", "MD", "AD", "RD"), "BValue", log_design),
+    Rule(GAMMA.name, ("muFA", "MK_I", "MK_A"), "BDelta", powder_check),
+    Rule(QTI.name, ("muFA", "FA", "OP", "K_bulk", "K_mu"), "BDelta", covariance_design),
     Rule(MTR.name, ("MTR",), "MTState", pair_rows),
     Rule(MTSAT.name, ("MTsat", "T1"), "MTState", triplet_rows),
 )

@@ -197,11 +197,10 @@ _REFERENCES = (
     "Lasic et al. 2014, doi:10.3389/fphy.2014.00011",
     "Szczepankiewicz et al. 2016, doi:10.1016/j.neuroimage.2016.07.038",
 )
-_GUESS = "no value of the human cord is published; chosen for muFA of .85, .65 and 0"
+_GUESS = "no value of the human cord is published; chosen for muFA of .85 and .65"
 _TYPICAL = (
     Typical("white matter, 3 T", {"S0": 1.0, "MD": 0.95e-3, "V_I": 0.9e-7, "V_A": 3.69e-7}, _GUESS, "assumed"),
     Typical("gray matter, 3 T", {"S0": 1.0, "MD": 0.85e-3, "V_I": 1.1e-7, "V_A": 1.31e-7}, _GUESS, "assumed"),
-    Typical("cerebrospinal fluid, 3 T", {"S0": 1.0, "MD": 3.0e-3, "V_I": 0.0, "V_A": 0.0}, _GUESS, "assumed"),
 )
 
 GAMMA = SignalModel(

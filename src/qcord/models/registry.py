@@ -5,11 +5,15 @@ from types import MappingProxyType
 
 from qcord.core.errors import UnknownName
 from qcord.core.model import SignalModel
+from qcord.models.covariance_tensor import QTI
 from qcord.models.magnetisation_transfer_ratio import MTR
+from qcord.models.microscopic_anisotropy import CUMULANT, GAMMA
 from qcord.models.spoiled_gradient_echo import MTSAT, MTSAT_ERNST
 from qcord.models.tensor import TENSOR
 
-MODELS: Mapping[str, SignalModel] = MappingProxyType({m.name: m for m in (TENSOR, MTR, MTSAT, MTSAT_ERNST)})
+MODELS: Mapping[str, SignalModel] = MappingProxyType(
+    {m.name: m for m in (TENSOR, MTR, MTSAT, MTSAT_ERNST, GAMMA, CUMULANT, QTI)}
+)
 """Name to model."""
 
 
