@@ -45,9 +45,12 @@ def test_groups_are_told_by_b_value_and_shape():
 
 
 def test_close_b_values_are_one_shell_and_others_are_not():
-    b = np.array([0, 5.0, 990, 1000, 1010, 1200, 2900, 2995, 3000])
+    b = np.array([0, 5.0, 990, 1000, 1010, 1200, 2940, 2995, 3000])
     q = np.where(b[:, None] > 0, [0, 0, 1.0], 0)
     assert groups(Protocol({"BValue": b, "Direction": q})).tolist() == [0, 0, 1, 1, 1, 2, 3, 3, 3]
+    b = np.array([200, 0, 60.0, 40, 70, 80, 100])
+    q = np.where(b[:, None] > 0, [0, 0, 1.0], 0)
+    assert groups(Protocol({"BValue": b, "Direction": q})).tolist() == [5, 0, 1, 0, 2, 3, 4]
 
 
 def test_other_settings_keep_averages_apart():

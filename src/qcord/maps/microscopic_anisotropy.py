@@ -18,7 +18,7 @@ from qcord.estimate.jacobian import complex_step
 from qcord.estimate.propagate import independent_errors
 from qcord.maps.mtr import take_noise
 from qcord.maps.powder import averaged_protocol, powder_average, scatter
-from qcord.maps.tensor import fit_tensor
+from qcord.maps.tensor import LOWEST_SNR, fit_tensor
 from qcord.models.microscopic_anisotropy import CUMULANT, GAMMA, order_parameter, powder_design
 from qcord.models.tensor import log_design
 
@@ -103,7 +103,9 @@ def fit_microscopic_anisotropy(
     }
     step = Step("fit_microscopic_anisotropy", settings, fit.rmse.history[-1].references)
     known = np.asarray((averages.sigma.data > 0).all(axis=3))
-    return _merge(fit, tensor, known, step)
+    with np.errstate(invalid="ignore"):
+        dark = averages.series.data[..., 0] < LOWEST_SNR * averages.sigma.data[..., 0] / averages.gain[0]
+    return _merge(fit, tensor, (known, np.asarray(dark)), step)
 
 
 def powder_check(protocol: Protocol) -> FloatArray:
@@ -127,8 +129,9 @@ def tensor_rows(protocol: Protocol) -> AnyArray:
     return low
 
 
-def _merge(fit: Fit, tensor: Fit, known: BoolArray, step: Step) -> Fit:
-    """Maps of both fits and the order parameter; errors and bias where the noise is ``known``."""
+def _merge(fit: Fit, tensor: Fit, noise: tuple[BoolArray, BoolArray], step: Step) -> Fit:
+    """Maps of both fits and the order parameter; ``noise`` is where it is known, and where there is nothing else."""
+    known, dark = noise
     maps, std, bias = ({name: one.data.astype(float) for name, one in m.items()} for m in (fit.maps, fit.std, fit.bias))
     maps["FA"], std["FA"], bias["FA"] = (m["FA"].data.astype(float) for m in (tensor.maps, tensor.std, tensor.bias))
     with np.errstate(all="ignore"):
@@ -139,6 +142,7 @@ def _merge(fit: Fit, tensor: Fit, known: BoolArray, step: Step) -> Fit:
     usable = np.isin(flag, [Flag.OK, Flag.AT_BOUND, Flag.NOT_CONVERGED])
     flag[usable & ~known] = Flag.NO_ERROR
     flag[usable & ~np.isfinite(maps["muFA"])] = Flag.UNPHYSICAL
+    flag[usable & dark] = Flag.NO_SIGNAL
     history = (*fit.flag.history[:-1], step)
     units = {**{name: one.unit for name, one in fit.maps.items()}, "FA": "1", "OP": "1"}
 
@@ -149,9 +153,11 @@ def _merge(fit: Fit, tensor: Fit, known: BoolArray, step: Step) -> Fit:
         }
 
     for name in maps:
-        std[name] = np.where(known, std[name], np.nan)
+        maps[name] = np.where(dark, np.nan, maps[name])
+        judged = known & np.isfinite(maps[name])
+        std[name], bias[name] = (np.where(judged, group[name], np.nan) for group in (std, bias))
         # a bias beyond the standard error means that the expansion in powers of the noise has failed
-        bias[name] = np.clip(np.where(known, bias[name], np.nan), -std[name], std[name])
+        bias[name] = np.clip(bias[name], -std[name], std[name])
     return replace(
         fit,
         maps=images(maps),

@@ -18,8 +18,8 @@ REFERENCES = (
     "Szczepankiewicz et al. 2016, doi:10.1016/j.neuroimage.2016.07.038",
 )
 
-SAME_B = 0.05
-"""Largest relative difference of b-values that are averaged together (or `UNWEIGHTED`, if that is more)."""
+SAME_B = (5.0, 0.02)
+"""b-values that follow each other at no more than this [s/mm2], plus this part of them, are averaged together."""
 
 SAME_SHAPE = 0.05
 """Largest difference of shapes that are averaged together."""
@@ -135,8 +135,9 @@ def scatter(series: Series) -> Image:
         design = np.concatenate([np.ones((1, len(rows))), _moments(tensors[rows])]).T
         left, strength, _ = np.linalg.svd(design)
         rank = int((strength > 1e-3 * strength[0]).sum())
+        signals = np.ascontiguousarray(series.data[..., rows], dtype=float)
         for column in left[:, rank:].T:
-            total += np.einsum("xyzn,n->xyz", series.data[..., rows].astype(float), column) ** 2
+            total += np.einsum("xyzn,n->xyz", signals, column) ** 2
         freedom += len(rows) - rank
     return series.image.derive(np.sqrt(total / freedom) if freedom else np.full_like(total, np.nan))
 
@@ -145,7 +146,7 @@ def groups(protocol: Protocol) -> IntArray:
     """Number (n,) of the average that each measurement belongs to; ordered by other settings, b-value, shape."""
     b = protocol["BValue"]
     keys = [_cluster(column, 1e-6 * np.ptp(column)) for column in _settings(protocol).values()]
-    step = np.maximum(UNWEIGHTED, SAME_B * np.sort(b)[1:])
+    step = SAME_B[0] + SAME_B[1] * np.sort(b)[1:]
     keys.append(np.where(b <= UNWEIGHTED, -1, _cluster(b, step)))
     keys.append(_cluster(np.where(b <= UNWEIGHTED, SPHERICAL, shape(protocol)), SAME_SHAPE))
     return np.unique(np.stack(keys, axis=1), axis=0, return_inverse=True)[1].reshape(-1)
