@@ -18,7 +18,7 @@ from qcord.estimate.log_linear import LogDesign, LogLinear, fit_log_linear, prep
 from qcord.estimate.propagate import root, second_differences
 from qcord.estimate.voxelwise import multiply
 from qcord.maps.tensor import LOWEST_SNR, METHODS
-from qcord.maps.tensor_errors import Estimate
+from qcord.maps.tensor_errors import Estimate, tensor_estimates
 from qcord.models.covariance_tensor import (
     BULK,
     INVARIANTS,
@@ -84,8 +84,10 @@ def fit_covariance_tensor(
 
     Notes
     -----
-    The logarithm of magnitudes near the noise floor is far from normal: below a signal-to-noise ratio of about 30 in
-    coherent white matter at 2000 s/mm2, fits of powder averages (`qcord.maps.microscopic_anisotropy`) are less biased.
+    Simulated with `qcord.models.covariance_tensor.example` and magnitudes of signals of the model, 95 % intervals of
+    ``map - bias`` cover the truth in 92-97 % from a signal-to-noise ratio of 20, those of FA and OP where they exceed
+    twice their error (``benchmarks/microscopic_anisotropy.py``). What the model leaves out, cumulants beyond the
+    second, is in no interval: up to 2000 s/mm2 it lowers muFA by .06 in dispersed tissue.
 
     References
     ----------
@@ -167,7 +169,8 @@ def _estimates(fit: LogLinear) -> dict[str, Estimate]:
     for k, (name, value) in enumerate(zip(INVARIANTS, every(last), strict=True)):
         estimate = Estimate(value, deviation[k], np.clip(bias[k], -deviation[k], deviation[k]))
         estimates[name] = _root(estimate) if name in ROOTS else estimate
-    return estimates
+    mean = tensor_estimates(theta[1:7], covariance[1:7, 1:7], fit.bias[1:7])
+    return {**estimates, "FA": mean["FA"]}  # with its care for low anisotropy
 
 
 def _moment_errors(fit: LogLinear) -> tuple[FloatArray, FloatArray, FloatArray]:

@@ -73,6 +73,14 @@ def fit_microscopic_anisotropy(
     MissingMetadata
         If there are no b-values, or no directions where the shape needs them.
 
+    Notes
+    -----
+    Intervals hold what noise does. Simulated with 102 volumes of linear and spherical encoding up to 2000 s/mm2, those
+    of ``map - bias`` cover what the form gives without noise in 92-98 % from a signal-to-noise ratio of 20, FA and OP
+    where they exceed twice their error. What the form assumes of cumulants beyond the second comes on top: in white
+    matter (sticks and zeppelins, muFA .80) the gamma form is .05 high and the cumulant form .02 low, in gray matter
+    (dispersed tensors, muFA .72) they are .01 and .05 low (``benchmarks/microscopic_anisotropy.py``).
+
     References
     ----------
     Lasic et al. 2014, doi:10.3389/fphy.2014.00011;

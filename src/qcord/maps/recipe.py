@@ -39,7 +39,7 @@ class Rule:
 RULES = (
     Rule(TENSOR.name, ("FA", "MD", "AD", "RD"), "BValue", log_design),
     Rule(GAMMA.name, ("muFA", "MK_I", "MK_A"), "BDelta", powder_check),
-    Rule(QTI.name, ("muFA", "FA", "OP", "K_bulk", "K_mu"), "BDelta", covariance_design),
+    Rule(QTI.name, ("C_mu", "C_c", "C_MD", "K_bulk", "K_shear"), "BDelta", covariance_design),
     Rule(MTR.name, ("MTR",), "MTState", pair_rows),
     Rule(MTSAT.name, ("MTsat", "T1"), "MTState", triplet_rows),
 )
