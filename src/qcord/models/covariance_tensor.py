@@ -197,6 +197,7 @@ def _tissue(tissue: str, axial: float, radial: float, tilt: float, spread: float
     dyads = np.stack([x * x, y * y, z * z, x * y, x * z, y * z], axis=1)
     tensors = radial * np.array([1.0, 1, 1, 0, 0, 0]) + (axial - radial) * dyads
     theta = distribution(np.concatenate([(1 - spread) * tensors, (1 + spread) * tensors]))
+    theta = np.where(np.abs(theta) < 1e-15, 0.0, theta)  # what symmetry makes zero, to rounding
     names = ("S0", *ELEMENTS, *COVARIANCES)
     source = "no value of the human cord is published; tensors on a cone about the vertical, in two sizes"
     return Typical(tissue, dict(zip(names, theta.tolist(), strict=True)), source, "assumed")

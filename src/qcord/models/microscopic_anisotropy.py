@@ -19,6 +19,8 @@ same mean diffusivity: muFA_2014^-2 = muFA^-2 - 2 V_I / (3 V_L). The two are equ
 that of 2014 is larger, and exceeds 1 for sticks of unequal length.
 """
 
+from functools import partial
+
 import numpy as np
 
 from qcord.core.arrays import AnyArray, FloatArray
@@ -33,7 +35,8 @@ _FAST = 0.02
 """Largest mean diffusivity [mm2/s] that a fit may reach, as for the tensor."""
 
 _NEGATIVE = 1e-7
-"""How far noise may push a variance below zero [mm4/s2]: a tenth of the squared mean diffusivity of tissue."""
+"""How far noise may push V_A below zero [mm4/s2], and V_I twice as far: a tenth of the squared mean diffusivity of
+tissue. Further down the gamma form has no value at 2000 s/mm2."""
 
 
 def gamma_signal(theta: AnyArray, protocol: Protocol, given: AnyArray) -> AnyArray:
@@ -174,9 +177,9 @@ def start(measured: FloatArray, protocol: Protocol, given: FloatArray) -> FloatA
     return np.concatenate([np.exp(theta[..., :1]), theta[..., 1:]], axis=-1)
 
 
-def example() -> Protocol:
+def example(top: float = 2000.0) -> Protocol:
     """Powder averages of linear and spherical encoding up to 2000 s/mm2, within reach of a clinical scanner."""
-    b = np.array([0.0, 100, 700, 1400, 2000, 100, 700, 1400, 2000])
+    b = np.concatenate([[0.0], np.tile([100.0, 0.35 * top, 0.7 * top, top], 2)])
     delta = np.array([SPHERICAL] * 5 + [LINEAR] * 4)
     return Protocol({"BValue": b, "BDelta": delta}, "linear and spherical encoding")
 
@@ -184,7 +187,7 @@ def example() -> Protocol:
 _FREE = (
     Parameter("S0", "1", (0.0, np.inf), 1.0, "signal without diffusion weighting"),
     Parameter("MD", "mm2/s", (1e-6, _FAST), 1e-3, "mean diffusivity"),
-    Parameter("V_I", "mm4/s2", (-_NEGATIVE, 1e-4), 1e-7, "variance of mean diffusivities"),
+    Parameter("V_I", "mm4/s2", (-2 * _NEGATIVE, 1e-4), 1e-7, "variance of mean diffusivities"),
     Parameter("V_A", "mm4/s2", (-_NEGATIVE, 1e-4), 3e-7, "variance by anisotropy, of linear encoding"),
 )
 _DERIVED = (
@@ -226,7 +229,7 @@ CUMULANT = SignalModel(
     derived=_DERIVED,
     start=start,
     title="Microscopic anisotropy from powder averages, second-order cumulants",
-    example=example,
+    example=partial(example, 1500.0),
     typical=_TYPICAL,
 )
-"""Cumulant form, for b-values up to about 1 / MD."""
+"""Cumulant form; its signal rises again beyond b = MD / (V_I + V_A), 2000 s/mm2 in white matter."""
