@@ -37,6 +37,19 @@ QMRI_SUFFIX = {"MTR": "MTRmap", "MTsat": "MTsat", "T1": "T1map", "R1": "R1map"}
 TENSOR_PARAMETER = {"FA": "fa", "MD": "md", "AD": "ad", "RD": "rd", "S0": "s0", "V1": "v1"}
 """Metric to the ``param`` entity of tensor maps."""
 
+_MUFA = {
+    **{"S0": "s0", "MD": "md", "FA": "fa", "muFA": "mufa", "C_mu": "cmu", "OP": "op", "V_I": "vi", "V_A": "va"},
+    **{"MK_I": "mki", "MK_A": "mka", "C_c": "cc", "C_MD": "cmd", "K_bulk": "kbulk", "K_shear": "kshear", "K_mu": "kmu"},
+}
+
+DIFFUSION_PARAMETER: Mapping[str, tuple[str, Mapping[str, str]]] = {
+    "tensor": ("tensor", TENSOR_PARAMETER),
+    "mufa": ("mufa", _MUFA),
+    "mufa-cumulant": ("mufacumulant", _MUFA),
+    "qti": ("qti", _MUFA),
+}
+"""Diffusion model to its ``model`` entity, and metric to the ``param`` entity of its maps."""
+
 COLUMN_MEANING = {
     "participant_id": "Subject label without sub-.",
     "session_id": "Session label without ses-; n/a without sessions.",
@@ -205,9 +218,10 @@ def _write_fit(fit: Fit, place: Located, home: Path) -> None:
 
 def map_name(source: Entities, model: str, metric: str) -> Entities | None:
     """File name of a map; None for maps that are not written."""
-    if model == "tensor":
-        parameter = TENSOR_PARAMETER.get(metric)
-        return None if parameter is None else source.replace(suffix="dwimap", model="tensor", param=parameter)
+    if model in DIFFUSION_PARAMETER:
+        entity, parameters = DIFFUSION_PARAMETER[model]
+        parameter = parameters.get(metric)
+        return None if parameter is None else source.replace(suffix="dwimap", model=entity, param=parameter)
     suffix = QMRI_SUFFIX.get(metric)
     return None if suffix is None else source.replace(suffix=suffix)
 

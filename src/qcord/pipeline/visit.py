@@ -28,7 +28,7 @@ from qcord.report.findings import Findings, Located
 
 Progress = Callable[[str], None]
 
-TABLE_METRICS = ("FA", "MD", "AD", "RD", "MTR", "MTsat", "T1")
+TABLE_METRICS = ("FA", "MD", "AD", "RD", "MTR", "MTsat", "T1", "muFA", "OP", "MK_I", "MK_A")
 ATLAS_COLUMNS = (
     *("participant_id", "session_id", "metric", "unit", "region", "level", "slice", "estimator", "value", "se"),
     *("ci_low", "ci_high", "n_eff", "n_vox", "flag", "source", "se_noise"),
@@ -187,7 +187,7 @@ def _metrics(
         errors: dict[str, Image] = {}
         for one in done:
             for metric in one.maps:
-                if metric in TABLE_METRICS:
+                if metric in TABLE_METRICS and metric not in maps:
                     maps[metric] = _unbiased(one, metric)
                     if metric in one.std:
                         errors[metric] = one.std[metric]

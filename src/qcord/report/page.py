@@ -29,6 +29,7 @@ SCALE = {
     "MTsat": (1.0, "%"),
     "T1": (1.0, "s"),
     "FA": (1.0, ""),
+    **dict.fromkeys(("muFA", "OP", "MK_I", "MK_A"), (1.0, "")),
 }
 """Factor and unit by which a metric is printed."""
 
