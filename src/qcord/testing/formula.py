@@ -13,8 +13,8 @@ from qcord.estimate.jacobian import gradient, jacobian
 from qcord.testing.declaration import needed
 
 BATCHES = ((), (1,), (7, 8, 9))
-_TIME = {"s": 1, "1/s": -1, "mm2/s": -1, "s/mm2": 1}
-_LENGTH = {"mm": 1, "mm2": 2, "mm2/s": 2, "s/mm2": -2, "1/mm": -1}
+_TIME = {"s": 1, "1/s": -1, "mm2/s": -1, "s/mm2": 1, "mm4/s2": -2, "Hz": -1, "rad/s": -1}
+_LENGTH = {"mm": 1, "mm2": 2, "mm2/s": 2, "s/mm2": -2, "1/mm": -1, "mm4/s2": 4}
 _NEUTRAL = {"1", "deg", "percent", "probability", "label"}
 _DIFFERENCE = 1e-5
 """Step of finite differences, in parts of a parameter's scale."""
