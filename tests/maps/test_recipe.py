@@ -5,9 +5,8 @@ from qcord.core.grid import Grid
 from qcord.core.image import Image
 from qcord.core.protocol import Protocol
 from qcord.core.series import Series
-from qcord.maps.fit import FAST
 from qcord.maps.recipe import RULES, recipe
-from qcord.models.registry import get
+from qcord.models.registry import MODELS, get
 
 
 def series_of(protocol):
@@ -65,4 +64,4 @@ def test_series_without_a_model_are_not_planned():
 def test_rules_name_models_and_maps_that_exist():
     for rule in RULES:
         assert set(rule.metrics) <= set(get(rule.model).units)
-        assert rule.model in FAST
+        assert rule.model in MODELS

@@ -32,20 +32,12 @@ def test_docstrings_of_signals_name_parameters_and_columns(name):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_signals_are_float_and_read_only_what_they_need(name):
-    columns = {
-        "BValue": [0.0, 800.0],
-        "Direction": np.array([[0, 0, 0], [0, 0, 1.0]]),
-        "BDelta": [0.0, 1.0],
-        "FlipAngle": [9.0, 9.0],
-        "RepetitionTimeExcitation": [0.03, 0.03],
-        "MTState": np.array([True, False]),
-    }
     model = get(name)
-    protocol = Protocol({k: columns[k] for k in model.needs})
+    protocol = Protocol({k: model.example().columns[k] for k in model.needs})
     theta = np.array([p.start for p in model.free])
     for batch in ((), (1,), (7, 8, 9)):
         signal = model.signal(np.broadcast_to(theta, (*batch, len(theta))), protocol, model.given_defaults())
-        assert signal.shape == (*batch, 2)
+        assert signal.shape == (*batch, len(protocol))
         assert signal.dtype == np.float64
 
 

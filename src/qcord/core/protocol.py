@@ -18,7 +18,9 @@ class Protocol:
     ----------
     columns : mapping of str to array_like
         BIDS name to one value a measurement: ``FlipAngle`` [deg], ``RepetitionTimeExcitation`` [s],
-        ``EchoTime`` [s], ``InversionTime`` [s], ``MTState`` [bool], and for diffusion ``BValue`` [s/mm2] and
+        ``EchoTime`` [s], ``InversionTime`` [s], ``RefocusingFlipAngle`` [deg]; of transfer pulses ``MTState`` [bool],
+        ``MTFrequencies`` (0 none, 1 single, 2 dual offset), ``MTFlipAngle`` [deg], ``MTOffsetFrequency`` [Hz],
+        ``MTPulseDuration`` [s], ``MTPulseBandwidth`` [Hz]; and for diffusion ``BValue`` [s/mm2] and
         ``Direction`` (n, 3), unit vectors in world coordinates (zero where b is 0); where encoding is not linear
         also ``BDelta`` and ``SecondDirection`` (n, 3), see `qcord.models.encoding`.
     source : str

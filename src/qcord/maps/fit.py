@@ -14,9 +14,12 @@ from qcord.core.series import Series
 from qcord.estimate.fit import fit as fit_nonlinear
 from qcord.estimate.fit import noise_level
 from qcord.maps.covariance_tensor import fit_covariance_tensor
+from qcord.maps.inhomogeneous_mt import ihmtr, ihmtsat
 from qcord.maps.microscopic_anisotropy import fit_microscopic_anisotropy
 from qcord.maps.mtr import mtr
 from qcord.maps.mtsat import mtsat
+from qcord.maps.multi_parameter_mapping import multi_parameter_maps
+from qcord.maps.myelin_water import myelin_water
 from qcord.maps.tensor import METHODS, fit_tensor
 from qcord.models import registry
 
@@ -31,6 +34,10 @@ FAST: Mapping[str, Mapping[str, Callable[..., Fit]]] = MappingProxyType(
         "qti": {name: partial(fit_covariance_tensor, method=name) for name in METHODS},
         "mtr": {"closed-form": mtr},
         "mtsat": {"closed-form": mtsat, "half-tangent": partial(mtsat, half_tangent=True)},
+        "ihmtr": {"closed-form": ihmtr},
+        "ihmtsat": {"closed-form": ihmtsat},
+        "mpm": {"log-linear": multi_parameter_maps},
+        "myelin-water": {"spectrum": myelin_water},
     }
 )
 """Model to its own estimators, the default first. They take given maps by their names in lower case."""

@@ -8,8 +8,12 @@ from qcord.core.protocol import Protocol
 from qcord.core.series import Series
 from qcord.maps.microscopic_anisotropy import powder_check
 from qcord.models.covariance_tensor import QTI, covariance_design
+from qcord.models.inhomogeneous_mt import IHMTR, IHMTSAT, ratio_rows, saturation_rows
 from qcord.models.magnetisation_transfer_ratio import MTR, pair_rows
 from qcord.models.microscopic_anisotropy import GAMMA
+from qcord.models.multi_parameter_mapping import MPM, weightings
+from qcord.models.myelin_water import MYELIN_WATER, require_echo_train
+from qcord.models.quantitative_mt import QUANTITATIVE_MT, require_pulses
 from qcord.models.spoiled_gradient_echo import MTSAT, triplet_rows
 from qcord.models.tensor import TENSOR, log_design
 
@@ -28,12 +32,15 @@ class Rule:
         Protocol column by which a series is a candidate.
     check : callable
         Raises a `QcordError` that says what a protocol lacks.
+    also : tuple of str
+        Further columns that make a series a candidate only together with the first.
     """
 
     model: str
     metrics: tuple[str, ...]
     column: str
     check: Callable[[Protocol], object]
+    also: tuple[str, ...] = ()
 
 
 RULES = (
@@ -42,6 +49,11 @@ RULES = (
     Rule(QTI.name, ("C_mu", "C_c", "C_MD", "K_bulk", "K_shear"), "BDelta", covariance_design),
     Rule(MTR.name, ("MTR",), "MTState", pair_rows),
     Rule(MTSAT.name, ("MTsat", "T1"), "MTState", triplet_rows),
+    Rule(IHMTR.name, ("ihMTR",), "MTFrequencies", ratio_rows),
+    Rule(IHMTSAT.name, ("ihMTsat",), "MTFrequencies", saturation_rows),
+    Rule(QUANTITATIVE_MT.name, ("F", "kf", "T2b"), "MTFlipAngle", require_pulses),
+    Rule(MPM.name, ("R1", "R2star", "MTsat"), "EchoTime", weightings, also=("MTState",)),
+    Rule(MYELIN_WATER.name, ("MWF", "T2ie"), "EchoTime", require_echo_train, also=("RefocusingFlipAngle",)),
 )
 """One row a model; a new contrast adds one."""
 
@@ -90,7 +102,7 @@ def recipe(series: Sequence[Series]) -> list[Planned]:
         Planned(rule.model, rule.metrics, one, _lack(rule, one.protocol))
         for one in series
         for rule in RULES
-        if rule.column in one.protocol
+        if all(column in one.protocol for column in (rule.column, *rule.also))
     ]
 
 

@@ -6,14 +6,24 @@ from types import MappingProxyType
 from qcord.core.errors import UnknownName
 from qcord.core.model import SignalModel
 from qcord.models.covariance_tensor import QTI
+from qcord.models.inhomogeneous_mt import IHMTR, IHMTSAT
 from qcord.models.magnetisation_transfer_ratio import MTR
 from qcord.models.microscopic_anisotropy import CUMULANT, GAMMA
+from qcord.models.multi_parameter_mapping import MPM
+from qcord.models.myelin_water import MYELIN_WATER, MYELIN_WATER_CSF
+from qcord.models.quantitative_mt import QUANTITATIVE_MT
 from qcord.models.spoiled_gradient_echo import MTSAT, MTSAT_ERNST
 from qcord.models.tensor import TENSOR
 
-MODELS: Mapping[str, SignalModel] = MappingProxyType(
-    {m.name: m for m in (TENSOR, MTR, MTSAT, MTSAT_ERNST, GAMMA, CUMULANT, QTI)}
+_ALL = (
+    TENSOR,
+    MTR,
+    MTSAT,
+    MTSAT_ERNST,
+    *(GAMMA, CUMULANT, QTI),
+    *(IHMTR, IHMTSAT, QUANTITATIVE_MT, MPM, MYELIN_WATER, MYELIN_WATER_CSF),
 )
+MODELS: Mapping[str, SignalModel] = MappingProxyType({m.name: m for m in _ALL})
 """Name to model."""
 
 

@@ -1,0 +1,238 @@
+"""Myelin water fraction from the spectrum of T2: regularised non-negative amplitudes, with the refocusing angle."""
+
+from collections.abc import Mapping
+from functools import partial
+
+import numpy as np
+
+from qcord.core.arrays import AnyArray, BoolArray, FloatArray, IntArray
+from qcord.core.errors import ImplausibleValue
+from qcord.core.fit import Fit
+from qcord.core.flags import Flag
+from qcord.core.image import Image, Step, mask_of
+from qcord.core.noise import Rician
+from qcord.core.protocol import Protocol
+from qcord.core.series import Series
+from qcord.estimate.blocks import Output, noise_map, run_blocks
+from qcord.estimate.fit import as_fit
+from qcord.estimate.non_negative import active_gram
+from qcord.maps.closed_form import LOWEST_SNR
+from qcord.maps.t2_spectrum import (
+    MIDDLE_PENALTY,
+    REFINE,
+    RISE,
+    TIMES,
+    Dictionary,
+    Spectrum,
+    angle_slope,
+    angle_turn,
+    find_angle,
+    make_dictionary,
+    nearest_level,
+    solve_amplitudes,
+    spectrum,
+)
+from qcord.models.myelin_water import MYELIN_WATER, require_echo_train
+
+CUTOFF, LONGEST = 0.04, 0.2
+"""T2 [s] below which water counts as myelin water, and above which it counts as free fluid."""
+
+_NAMES = ("S0", "MWF", "T2ie", "Efficiency", "RefocusingAngle")
+
+
+def myelin_water(
+    series: Series,
+    mask: Image | None = None,
+    *,
+    sigma: Image | float | None = None,
+    rician: bool = True,
+    r1: Image | float = 1.0,
+    rise: float = RISE,
+    n_jobs: int | None = None,
+) -> Fit:
+    """Myelin water fraction from a train of spin echoes by a spectrum of T2.
+
+    For each voxel amplitudes of 40 values of T2 from 10 ms to 2 s, none negative, and the refocusing angle (90 to 180
+    degrees, in half degrees) are fitted; then a penalty on the squared amplitudes is raised until the squared residuals
+    have risen by ``rise``.
+
+    Parameters
+    ----------
+    series : Series
+        Magnitudes with EchoTime [s], multiples of the first.
+    mask : Image, optional
+        Voxels to use; all by default.
+    sigma : Image or float, optional
+        Standard deviation of the noise; without it the residuals give it.
+    rician : bool
+        Take the noise floor of magnitudes off the late echoes, by the expectation of the fitted echoes.
+    r1 : float
+        Longitudinal relaxation rate of all components [1/s]; echoes hardly depend on it.
+    rise : float
+        See `RISE`; smaller values regularise less.
+    n_jobs : int, optional
+        Threads; the result does not depend on it.
+
+    Returns
+    -------
+    Fit
+        MWF (amplitudes below 40 ms over all), T2ie (geometric mean from 40 to 200 ms) [s], S0, RefocusingAngle [deg]
+        and Efficiency. Standard errors are those of small changes of the measurements at the penalty and the set of
+        amplitudes that was found, with the error of the angle. Where no myelin water is found they are those of a
+        little of it, and the voxel is flagged. The bias of the regularisation depends on the true spectrum, which is
+        not known: there is no bias map (benchmarks/myelin.py shows bias and spread).
+
+    Raises
+    ------
+    MissingMetadata, ImplausibleValue, NotIdentifiable
+        If the series is not a train of echoes that shows myelin water; or if ``r1`` is a map.
+
+    References
+    ----------
+    Whittall and MacKay 1989, doi:10.1016/0022-2364(89)90011-5 (non-negative spectra, penalty by the rise of residuals);
+    Prasloski et al. 2012, doi:10.1002/mrm.23157 (refocusing angle);
+    Butler, Reeds and Dawson 1981, doi:10.1137/0718025 (solution).
+    """
+    require_echo_train(series.protocol)
+    if isinstance(r1, Image):
+        raise ImplausibleValue(
+            f"R1 was given as a map ({r1.label}), expected one value for the spectrum of T2; give its mean, or use the "
+            "nonlinear fit."
+        )
+    dictionary = make_dictionary(series.protocol, r1)
+    noise = noise_map(sigma, series.image.grid, 1)
+    arrays = run_blocks(
+        partial(_block, dictionary, series.protocol, rician=rician, rise=rise),
+        series.data,
+        mask_of(mask, series.image.grid),
+        [*(Output(prefix + n) for prefix in ("", "std ") for n in _NAMES), Output("rmse"), Output("criterion")],
+        extra=None if noise is None else {"sigma": noise},
+        copies=2,
+        n_jobs=n_jobs,
+    )
+    settings = {
+        "model": MYELIN_WATER.name,
+        "method": "regularised non-negative spectrum of T2",
+        "T2": list(TIMES),
+        "cutoff": CUTOFF,
+        "longest": LONGEST,
+        "rise": rise,
+        "noise": "residuals" if sigma is None else "given",
+        "distribution": "rician" if rician else "gaussian",
+    }
+    references = (
+        *MYELIN_WATER.references,
+        "Whittall and MacKay 1989, doi:10.1016/0022-2364(89)90011-5",
+        "Butler, Reeds and Dawson 1981, doi:10.1137/0718025",
+        "Golub and Pereyra 1973, doi:10.1137/0710036",
+    )
+    return as_fit(MYELIN_WATER, series.image, arrays, Step("myelin_water", settings, references))
+
+
+def _block(
+    dictionary: Dictionary,
+    protocol: Protocol,
+    signals: FloatArray,
+    extra: Mapping[str, FloatArray],
+    *,
+    rician: bool,
+    rise: float,
+) -> dict[str, AnyArray]:
+    finite = np.isfinite(signals).all(axis=0)
+    measured = np.where(finite, signals, 1.0).T
+    scale = measured.max(axis=1)
+    sigma = np.full(len(measured), np.nan)
+    if "sigma" in extra:
+        sigma = np.where(extra["sigma"][0] > 0, extra["sigma"][0], np.nan)
+    with np.errstate(invalid="ignore"):
+        lit = (scale > 0) & ~(scale < LOWEST_SNR * sigma)
+    scale = np.where(lit, scale, 1.0)
+    relative = np.where(lit[:, None], measured, 1.0) / scale[:, None]
+    assert MYELIN_WATER.start is not None
+    corrected = relative
+    guess = MYELIN_WATER.start(relative, protocol, np.ones((len(relative), 1)))[:, MYELIN_WATER.index("Efficiency")]
+    level = find_angle(dictionary, relative, nearest_level(dictionary, guess))
+    noise = sigma / scale
+    if rician:
+        corrected = relative - _floor(dictionary, corrected, level, noise)
+        level = find_angle(dictionary, corrected, level, REFINE)
+    found = spectrum(dictionary, corrected, level, rise)
+    noise = np.where(np.isfinite(noise), noise, _residual_noise(dictionary, found))
+    values, errors = _values(dictionary, found, noise)
+    good = finite & lit
+    edge = (found.level == 0) | (values["MWF"] == 0)
+    conditions = [~finite, ~lit, ~found.settled, edge, ~np.isfinite(noise)]
+    flags = [Flag.NOT_FINITE, Flag.NO_SIGNAL, Flag.NOT_CONVERGED, Flag.AT_BOUND, Flag.NO_ERROR]
+    arrays: dict[str, AnyArray] = {"flag": np.select(conditions, [int(f) for f in flags], int(Flag.OK))}
+    units = {"S0": scale}
+    for name in _NAMES:
+        arrays[name] = np.where(good, values[name] * units.get(name, 1.0), np.nan)
+        arrays["std " + name] = np.where(good, errors[name] * units.get(name, 1.0), np.nan)
+    arrays["criterion"] = np.full(len(measured), np.nan)  # of a spectrum with a penalty none is defined
+    arrays["rmse"] = np.where(good, np.sqrt((found.residual**2).mean(axis=1)) * scale, np.nan)
+    return arrays
+
+
+def _floor(dictionary: Dictionary, measured: FloatArray, level: IntArray, noise: FloatArray) -> FloatArray:
+    """Expected rise (v, n) of magnitudes by the noise (v,), from their residuals where that is not known."""
+    penalty = np.full(len(measured), MIDDLE_PENALTY)
+    amplitudes, residual, settled = solve_amplitudes(dictionary, measured, level, penalty, measured)
+    own = _residual_noise(dictionary, Spectrum(amplitudes, level, penalty, residual, settled))
+    size = np.where(np.isfinite(noise), noise, own)
+    echoes = measured - residual
+    return np.asarray(Rician(np.where(size > 0, size, 1e-9)[:, None]).expectation(echoes) - echoes)
+
+
+def _residual_noise(dictionary: Dictionary, found: Spectrum) -> FloatArray:
+    """Noise (v,) from the residuals, given how many of the measurements the amplitudes and the angle take up."""
+    gram = active_gram(dictionary.compressed[found.level], found.amplitudes > 0, found.penalty)
+    kept = np.trace(np.linalg.inv(gram), axis1=1, axis2=2) * found.penalty
+    n = found.residual.shape[1]
+    taken = gram.shape[1] - kept + 1
+    return np.asarray(np.sqrt((found.residual**2).sum(axis=1) / np.maximum(n - taken, 1)))
+
+
+def _values(
+    dictionary: Dictionary, found: Spectrum, noise: FloatArray
+) -> tuple[dict[str, FloatArray], dict[str, FloatArray]]:
+    """Values and their standard errors."""
+    x, level = found.amplitudes, found.level
+    times, logs = dictionary.times, np.log(dictionary.times)
+    short, middle = times < CUTOFF, (times >= CUTOFF) & (times <= LONGEST)
+    efficiency = dictionary.efficiency[level]
+    with np.errstate(all="ignore"):
+        total, tissue = x.sum(axis=1), x[:, middle].sum(axis=1)
+        fraction = x[:, short].sum(axis=1) / total
+        mean_log = (x * middle * logs).sum(axis=1) / tissue
+        long = np.exp(mean_log)
+        weights = {
+            "S0": np.ones_like(x),
+            "MWF": (short - fraction[:, None]) / total[:, None],
+            "T2ie": long[:, None] * middle * (logs - mean_log[:, None]) / tissue[:, None],
+        }
+        slope = angle_slope(dictionary, level, x)
+        turn = angle_turn(dictionary, level, x, found.penalty, slope)
+        inside = (x > 0) | (short & (fraction == 0)[:, None])  # the error of none is that of a little
+        spread = {name: _change(dictionary, found, inside, w, (slope, turn)) for name, w in weights.items()}
+        angle_error = np.sqrt((turn**2).sum(axis=1))
+        per_angle = np.sqrt(efficiency * (1 - efficiency)) * np.pi / 180
+        spread |= {"Efficiency": angle_error, "RefocusingAngle": angle_error / per_angle}
+        values = {"S0": total, "MWF": fraction, "T2ie": long}
+        values |= {"Efficiency": efficiency, "RefocusingAngle": dictionary.angles[level]}
+        return values, {name: noise * s for name, s in spread.items()}
+
+
+def _change(
+    dictionary: Dictionary,
+    found: Spectrum,
+    inside: BoolArray,
+    weights: FloatArray,
+    angle: tuple[FloatArray, FloatArray],
+) -> FloatArray:
+    """Length (v,) of the derivative of a weighted sum of amplitudes with respect to the measurements."""
+    basis, project = dictionary.compressed[found.level], dictionary.project[found.level]
+    pull = np.matmul(basis, (np.nan_to_num(weights) * inside)[..., None])
+    inner = np.linalg.solve(active_gram(basis, inside, found.penalty), pull)
+    direct = np.matmul(np.swapaxes(project, 1, 2), inner)[..., 0]
+    through = direct - (direct * angle[0]).sum(axis=1, keepdims=True) * angle[1]
+    return np.asarray(np.sqrt((through**2).sum(axis=1)))
