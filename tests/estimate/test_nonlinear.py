@@ -99,3 +99,11 @@ def test_floor_aware_fit_removes_the_bias_of_the_floor():
     assert error[0] < -0.04
     assert abs(error[1]) < 0.02
     assert truth["FA"][0] == 0.8
+
+
+def test_optional_columns_count_with_few_measurements_as_with_many():
+    few = cord_protocol().take(np.arange(20))
+    shaped = few.replace(BDelta=np.where(np.arange(20) % 3 == 0, 0.0, 1.0))
+    theta = tensors(np.full(30, 0.7), seed=2)[0]
+    solution = fit_nonlinear(TENSOR, simulate(TENSOR, theta, shaped), shaped)
+    np.testing.assert_allclose(solution.theta, theta, rtol=1e-6, atol=1e-9)

@@ -33,8 +33,7 @@ class Evaluator:
     def __post_init__(self) -> None:
         n = len(self.protocol)
         few = n <= _FEW_ROWS and not self.model.coupled
-        needed = Protocol({k: v for k, v in self.protocol.columns.items() if k in self.model.needs})
-        rows = tuple(needed.take([k]) for k in range(n)) if few and self.model.needs else ()
+        rows = tuple(self.protocol.take([k]) for k in range(n)) if few and self.model.needs else ()
         object.__setattr__(self, "rows", rows)
 
     def signal(self, theta: AnyArray, given: FloatArray) -> AnyArray:
