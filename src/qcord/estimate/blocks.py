@@ -43,6 +43,7 @@ def run_blocks(
     *,
     extra: Mapping[str, AnyArray] | None = None,
     copies: int = 1,
+    block: int | None = None,
     n_jobs: int | None = None,
 ) -> dict[str, AnyArray]:
     """Apply a function to all voxels of a mask, block by block.
@@ -62,6 +63,8 @@ def run_blocks(
         Further values a voxel.
     copies : int
         Numbers that the work holds for each measurement; more of them make smaller blocks.
+    block : int, optional
+        Voxels a block, where work is known to run best with that many.
     n_jobs : int, optional
         Threads; all processors by default.
 
@@ -75,7 +78,7 @@ def run_blocks(
     further = {k: np.asarray(v).reshape(volumes.shape[0], -1) for k, v in (extra or {}).items()}
     voxels = np.flatnonzero(mask.reshape(-1))
     whole = voxels.size == mask.size
-    size = max(256, min(4096, _CACHED // (copies * data.shape[3]) // 128 * 128))
+    size = block or max(256, min(4096, _CACHED // (copies * data.shape[3]) // 128 * 128))
     maps: dict[str, AnyArray] = {
         o.name: np.full((volumes.shape[0], o.components), np.nan, dtype=np.float32) for o in outputs
     }

@@ -16,6 +16,8 @@ from qcord.estimate.fit import noise_level
 from qcord.maps.covariance_tensor import fit_covariance_tensor
 from qcord.maps.inhomogeneous_mt import ihmtr, ihmtsat
 from qcord.maps.microscopic_anisotropy import fit_microscopic_anisotropy
+from qcord.maps.kurtosis import METHODS as KURTOSIS_METHODS
+from qcord.maps.kurtosis import fit_kurtosis
 from qcord.maps.mtr import mtr
 from qcord.maps.mtsat import mtsat
 from qcord.maps.multi_parameter_mapping import multi_parameter_maps
@@ -32,6 +34,7 @@ FAST: Mapping[str, Mapping[str, Callable[..., Fit]]] = MappingProxyType(
         "mufa": {"powder": fit_microscopic_anisotropy},
         "mufa-cumulant": {"powder": partial(fit_microscopic_anisotropy, form="cumulant")},
         "qti": {name: partial(fit_covariance_tensor, method=name) for name in METHODS},
+        "kurtosis": {name: partial(fit_kurtosis, method=name) for name in KURTOSIS_METHODS},
         "mtr": {"closed-form": mtr},
         "mtsat": {"closed-form": mtsat, "half-tangent": partial(mtsat, half_tangent=True)},
         "ihmtr": {"closed-form": ihmtr},

@@ -6,14 +6,20 @@ from functools import partial
 import numpy as np
 
 from qcord.core.arrays import AnyArray, FloatArray
-from qcord.core.errors import UnknownName
 from qcord.core.fit import Fit
-from qcord.core.flags import Flag
 from qcord.core.image import Image, Step, mask_of
 from qcord.core.series import Series
-from qcord.estimate.blocks import Output, noise_map, run_blocks
+from qcord.estimate.blocks import noise_map, run_blocks
 from qcord.estimate.fit import as_fit
-from qcord.estimate.log_linear import LogDesign, LogLinear, fit_log_linear, prepare
+from qcord.estimate.log_linear import LogDesign, prepare
+from qcord.maps.log_linear_maps import (
+    fit_signals,
+    named_arrays,
+    outputs,
+    require_method,
+    unweighted_signal,
+    voxel_flags,
+)
 from qcord.maps.tensor_errors import Estimate, tensor_estimates
 from qcord.models.tensor import TENSOR, log_design
 
@@ -34,12 +40,6 @@ UNITS = {"FA": "1", "MD": "mm2/s", "AD": "mm2/s", "RD": "mm2/s", "S0": "1", "V1"
 """Maps, with their units."""
 
 COMPONENTS = {"V1": 3, "tensor": 6}
-LOWEST_SNR = 3.0
-"""Signal without weighting, over noise, below which there is no value: a magnitude of less is lifted by its
-floor by more than 5 %, and all weighted signals lie below it."""
-
-_MANY = 1 / 3
-"""Fraction of rejected measurements from which a voxel is flagged."""
 
 
 def fit_tensor(
@@ -100,8 +100,7 @@ def fit_tensor(
     from the residuals and leaves it, and a bias towards the neighbours, in the estimates. Fit the series as
     measured for tables; fit the denoised one for the eye.
     """
-    if method not in METHODS:
-        raise UnknownName(f"There is no method '{method}' for the tensor; expected one of {', '.join(METHODS)}.")
+    require_method(method, METHODS, "the tensor")
     design = prepare(log_design(series.protocol))
     noise = noise_map(sigma, series.image.grid, 1)
     work = partial(_fit_block, design, method, rician)
@@ -109,7 +108,7 @@ def fit_tensor(
         work,
         series.data,
         mask_of(mask, series.image.grid),
-        _outputs(),
+        outputs(tuple(UNITS), COMPONENTS),
         extra=None if noise is None else {"sigma": noise},
         n_jobs=n_jobs,
     )
@@ -123,65 +122,13 @@ def fit_tensor(
     return as_fit(TENSOR, series.image, arrays, step, UNITS)
 
 
-def _outputs() -> list[Output]:
-    named = [Output(prefix + name, COMPONENTS.get(name, 1)) for prefix in ("", "std ") for name in UNITS]
-    return [*named, *(Output(f"bias {name}") for name in UNITS if name not in COMPONENTS), Output("rmse")]
-
-
 def _fit_block(
     design: LogDesign, method: str, rician: bool, signals: FloatArray, extra: Mapping[str, FloatArray]
 ) -> dict[str, AnyArray]:
-    finite = np.asarray(np.isfinite(signals).all(axis=0))
-    if not finite.all():
-        signals = np.where(finite, signals, 1.0)
-    sigma = extra["sigma"][0] if "sigma" in extra else None
-    if sigma is not None:
-        sigma = np.where(sigma > 0, sigma, np.nan)
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        fit = fit_log_linear(
-            design,
-            signals,
-            sigma=sigma,
-            rounds=2 if method == "iwls" else 1,
-            robust=method == "irls",
-            rician=rician,
-        )
-        estimates = tensor_estimates(fit.theta[1:], fit.covariance[1:, 1:], fit.bias[1:])
-        estimates["S0"] = _unweighted_signal(fit)
-        estimates["tensor"] = Estimate(
-            fit.theta[1:], np.sqrt(np.einsum("iiv->iv", fit.covariance[1:, 1:])), fit.bias[1:]
-        )
-        flag = _flags(finite, fit, estimates)
-    return _result(flag, fit, estimates)
-
-
-def _unweighted_signal(fit: LogLinear) -> Estimate:
-    value = np.exp(np.minimum(fit.theta[0], 100.0))
-    variance = fit.covariance[0, 0]
-    return Estimate(value, value * np.sqrt(variance), value * (fit.bias[0] + variance / 2))
-
-
-def _flags(finite: AnyArray, fit: LogLinear, estimates: Mapping[str, Estimate]) -> AnyArray:
-    """One flag a voxel; the first that applies."""
-    determined = np.isfinite(fit.theta).all(axis=0)
-    trace = fit.theta[1:4].sum(axis=0)
-    floored = estimates["S0"].value < LOWEST_SNR * fit.sigma
-    conditions = [
-        (~finite, Flag.NOT_FINITE),
-        (~determined | floored, Flag.NO_SIGNAL),
-        (~(trace > 0), Flag.UNPHYSICAL),
-        (fit.rejected > _MANY, Flag.OUTLIERS),
-        (3 * estimates["MD"].value > trace * (1 + 1e-9), Flag.AT_BOUND),
-        (~np.isfinite(fit.sigma), Flag.NO_ERROR),
-    ]
-    return np.select([c for c, _ in conditions], [int(f) for _, f in conditions], int(Flag.OK)).astype(np.uint8)
-
-
-def _result(flag: AnyArray, fit: LogLinear, estimates: Mapping[str, Estimate]) -> dict[str, AnyArray]:
-    without = np.isin(flag, [Flag.NOT_FINITE, Flag.NO_SIGNAL, Flag.UNPHYSICAL])
-    arrays: dict[str, AnyArray] = {"rmse": np.where(without, np.nan, fit.rmse)}
-    for name, estimate in estimates.items():
-        arrays[name] = np.where(without, np.nan, estimate.value)
-        arrays["std " + name] = np.where(without, np.nan, estimate.std)
-        arrays["bias " + name] = np.where(without, np.nan, estimate.bias)
-    return {**arrays, "flag": flag}
+        fit, finite = fit_signals(design, method, rician, signals, extra)
+        covariance = fit.covariance[1:, 1:]
+        estimates = tensor_estimates(fit.theta[1:], covariance, fit.bias[1:])
+        estimates["S0"] = unweighted_signal(fit)
+        estimates["tensor"] = Estimate(fit.theta[1:], np.sqrt(np.einsum("iiv->iv", covariance)), fit.bias[1:])
+        return named_arrays(voxel_flags(finite, fit, estimates), fit, estimates)

@@ -1,0 +1,117 @@
+"""Values, standard errors and noise bias of kurtosis metrics; the voxel axis comes last."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from qcord.core.arrays import BoolArray, FloatArray
+from qcord.estimate.voxelwise import form
+from qcord.maps.tensor_errors import Estimate
+from qcord.models.kurtosis_metrics import (
+    Frame,
+    Graded,
+    axial_kurtosis,
+    axial_kurtosis_gradient,
+    mean_kurtosis,
+    mean_kurtosis_gradient,
+    mean_of_kurtosis_tensor,
+    mean_of_kurtosis_tensor_gradient,
+    positive,
+    radial_kurtosis,
+    radial_kurtosis_gradient,
+)
+
+LIMITS = (-3 / 7, 10.0)
+"""Range of the maps. The lower end is the kurtosis of water inside impermeable spheres; what lies outside is noise
+divided by a diffusivity near zero."""
+
+_COARSE = 6
+"""Nodes of the mean over the sphere where only its curvature is sought."""
+
+_STEP = 0.1
+"""Step of second differences, in standard deviations."""
+
+
+def kurtosis_estimates(
+    elements: FloatArray, covariance: FloatArray, bias: FloatArray, shown: FloatArray | None = None
+) -> tuple[dict[str, Estimate], BoolArray]:
+    """MK, AK, RK and MKT with errors.
+
+    Parameters
+    ----------
+    elements : (21, v) array
+        Estimates of D and V.
+    covariance : (21, 21, v) array
+        Their covariance.
+    bias : (21, v) array
+        Expected error of the elements themselves.
+    shown : (21, v) array, optional
+        Elements that the maps show, where these are others (constrained ones).
+
+    Returns
+    -------
+    estimates : dict of str to Estimate
+        MK, AK, RK (v,), and MKT, the mean of the kurtosis tensor. ``value - bias`` is what the unconstrained elements
+        give once their bias is taken off, and the standard error is that of it.
+    held : (v,) array of bool
+        Where an eigenvalue or a kurtosis of the map was held at its limit.
+
+    Notes
+    -----
+    Standard errors are those of the delta method. The bias is that of the elements and half the trace of second
+    derivative times covariance. As all values are linear in V, it takes second differences along six directions
+    only: the first columns of the Cholesky root of the covariance, in which D changes and V follows.
+    """
+    raised, low = positive(elements[:6] if shown is None else shown[:6])
+    plain = _values(raised, (elements if shown is None else shown)[6:])
+    middle = elements - bias
+    middle[:6], _ = positive(middle[:6])
+    graded = _graded(middle)
+    curved = _curvature(middle, covariance)
+    estimates, held = {}, low
+    for name, (value, gradient) in graded.items():
+        std = np.sqrt(form(gradient, covariance, gradient))
+        rise = np.nan_to_num(np.clip(curved[name], -std, std))
+        cut = np.clip(plain[name], *LIMITS)
+        held = held | (cut != plain[name])
+        better = np.clip(value - rise, LIMITS[0] - 2 * std, LIMITS[1])
+        estimates[name] = Estimate(cut, std, np.where(np.isfinite(std), cut - better, np.nan))
+    return estimates, np.asarray(held)
+
+
+def _values(tensor: FloatArray, kurtosis: FloatArray, nodes: int | None = None) -> dict[str, FloatArray]:
+    frame = Frame(tensor)
+    return {
+        "MK": np.asarray(mean_kurtosis(tensor, kurtosis) if nodes is None else mean_kurtosis(tensor, kurtosis, nodes)),
+        "AK": axial_kurtosis(tensor, kurtosis, frame),
+        "RK": radial_kurtosis(tensor, kurtosis, frame),
+        "MKT": np.asarray(mean_of_kurtosis_tensor(tensor, kurtosis)),
+    }
+
+
+def _graded(elements: FloatArray) -> dict[str, Graded]:
+    tensor, kurtosis = elements[:6], elements[6:]
+    frame = Frame(tensor)
+    return {
+        "MK": mean_kurtosis_gradient(tensor, kurtosis),
+        "AK": axial_kurtosis_gradient(tensor, kurtosis, frame),
+        "RK": radial_kurtosis_gradient(tensor, kurtosis, frame),
+        "MKT": mean_of_kurtosis_tensor_gradient(tensor, kurtosis),
+    }
+
+
+def _curvature(middle: FloatArray, covariance: FloatArray) -> dict[str, FloatArray]:
+    """Half the trace of second derivative times covariance."""
+    step = _STEP * np.moveaxis(_first_columns(covariance), 0, 1)
+    points = middle[:, None] + np.concatenate([np.zeros_like(step[:, :1]), step, -step], axis=1)
+    values = _values(points[:6], points[6:], _COARSE)
+    return {name: (v[1:].sum(axis=0) - 12 * v[0]) / (2 * _STEP**2) for name, v in values.items()}
+
+
+def _first_columns(covariance: FloatArray) -> FloatArray:
+    """First six columns (6, p, v) of the Cholesky root of covariances (p, p, v)."""
+    root = np.zeros((6, *covariance.shape[1:]))
+    for j in range(6):
+        column = covariance[j:, j] - np.einsum("kiv,kv->iv", root[:j, j:], root[:j, j])
+        root[j, j:] = column / np.sqrt(column[0])
+    return root
