@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 
 from cord_diffusion import cord_protocol
 from qcord.core.grid import Grid
@@ -7,6 +8,9 @@ from qcord.core.protocol import Protocol
 from qcord.core.series import Series
 from qcord.maps.recipe import RULES, recipe
 from qcord.models.registry import MODELS, get
+from qcord.maps.fit import FAST, methods
+from qcord.models.kurtosis import even_directions
+from qcord.models.registry import get
 
 
 def series_of(protocol):
@@ -26,14 +30,19 @@ def triplet(**change):
     return protocol.replace(**change) if change else protocol
 
 
+def shells(*parts):
+    b = np.concatenate([np.full(count, float(level)) for level, count in parts])
+    directions = [even_directions(count) * (level > 0) for level, count in parts]
+    return Protocol({"BValue": b, "Direction": np.concatenate(directions)})
+
+
 def plan(*protocols):
     return {p.model: p for p in recipe([series_of(p) for p in protocols])}
 
 
 def test_complete_series_give_all_models():
     planned = plan(cord_protocol(), triplet())
-    assert list(planned) == ["tensor", "mtr", "mtsat"]
-    assert all(p.possible for p in planned.values())
+    assert [name for name, p in planned.items() if p.possible] == ["tensor", "mtr", "mtsat"]
     assert planned["mtsat"].metrics == ("MTsat", "T1")
     assert len(planned["tensor"].series.protocol) == 35
 
@@ -57,6 +66,35 @@ def test_too_few_directions_are_a_reason():
     assert "of the 7 unknowns" in plan(cord_protocol().take(np.arange(8)))["tensor"].reason
 
 
+def test_one_shell_is_a_reason_against_kurtosis():
+    planned = plan(cord_protocol())
+    assert "has one b-value above 0 (800 s/mm2) with directions, expected two" in planned["kurtosis"].reason
+    assert "has the b-values 0, 800 s/mm2, expected b = 0 and two more" in planned["mean-signal-kurtosis"].reason
+    assert "has 0 b-values between 0 and 200" in planned["ivim"].reason
+
+
+@pytest.mark.parametrize("name", ["kurtosis", "mean-signal-kurtosis", "ivim"])
+def test_example_protocols_can_be_fitted(name):
+    example = get(name).example
+    assert plan(example())[name].possible
+
+
+def test_two_shells_with_few_directions_leave_the_mean_signal():
+    protocol = shells((0, 3), (700, 12), (2000, 12))
+    planned = plan(protocol)
+    assert "has 12 directions, expected at least 15" in planned["kurtosis"].reason
+    assert planned["mean-signal-kurtosis"].possible
+    half = protocol.take(protocol["Direction"][:, 0] >= 0)
+    assert "too few or too uneven" in plan(half)["mean-signal-kurtosis"].reason
+
+
+def test_directions_of_both_shells_count_together():
+    """12 and 18 directions that differ make 30 of which 15 suffice for V; those of one shell repeated do not."""
+    assert plan(shells((0, 3), (700, 12), (2000, 18)))["kurtosis"].possible
+    few = shells((0, 3), (700, 14), (2000, 14))
+    assert "has 14 directions" in plan(few)["kurtosis"].reason
+
+
 def test_series_without_a_model_are_not_planned():
     assert recipe([series_of(Protocol({"EchoTime": [0.005, 0.01]}))]) == []
 
@@ -65,3 +103,4 @@ def test_rules_name_models_and_maps_that_exist():
     for rule in RULES:
         assert set(rule.metrics) <= set(get(rule.model).units)
         assert rule.model in MODELS
+        assert rule.model not in FAST or methods(get(rule.model))[0] in FAST[rule.model]

@@ -90,8 +90,9 @@ def run_blocks(
         given = {k: np.ascontiguousarray(v[rows].T, dtype=float) for k, v in further.items()}
         result = work(signals, given)
         flags[rows] = result["flag"]
-        for name, values in maps.items():
-            values[rows] = np.reshape(result[name], (values.shape[1], -1)).T
+        with np.errstate(over="ignore"):  # beyond single precision: infinite
+            for name, values in maps.items():
+                values[rows] = np.reshape(result[name], (values.shape[1], -1)).T
 
     jobs = max(1, n_jobs if n_jobs is not None else thread_count())
     starts = range(0, voxels.size, size)

@@ -6,8 +6,8 @@ from qcord.core.arrays import BoolArray, FloatArray
 from qcord.estimate.voxelwise import product
 
 _SWEEPS = 200
-_SLACK = 1e-3
-"""Violation, in standard errors, that counts as none."""
+_SLACK = 2e-3
+"""Violation of a constraint, and move by it, in standard errors, that counts as none."""
 
 
 def constrain(theta: FloatArray, covariance: FloatArray, rows: FloatArray) -> tuple[FloatArray, BoolArray]:
@@ -47,21 +47,20 @@ def _hildreth(theta: FloatArray, covariance: FloatArray, rows: FloatArray) -> Fl
     p, v = theta.shape
     pull = product(rows, covariance.reshape(p, p * v)).reshape(len(rows), p, v)
     variance = np.einsum("mp,mpv->mv", rows, pull)
-    slack = _SLACK * np.sqrt(variance)
     multiplier = np.zeros(variance.shape)
-    result = theta.copy()
-    left = np.arange(v)
-    here = theta.copy()
+    result, here, left = theta.copy(), theta.copy(), np.arange(v)
     for _ in range(_SWEEPS):
+        moved = np.zeros(len(left))
         for m, row in enumerate(rows):
             step = np.maximum(-np.einsum("p,pv->v", row, here) / variance[m], -multiplier[m])
             multiplier[m] += step
             here += step * pull[m]
-        open_ = (product(rows, here) < -slack).any(axis=0)
+            moved = np.maximum(moved, step * step * variance[m])
         result[:, left] = here
-        if not open_.any():
+        going = moved > _SLACK**2
+        if not going.any():
             break
-        if open_.mean() < 0.7:
-            left, here, multiplier = left[open_], here[:, open_], multiplier[:, open_]
-            pull, variance, slack = pull[:, :, open_], variance[:, open_], slack[:, open_]
+        if going.mean() < 0.7:
+            left, here, multiplier = left[going], here[:, going], multiplier[:, going]
+            pull, variance = pull[:, :, going], variance[:, going]
     return result

@@ -17,7 +17,8 @@ from qcord.estimate.jacobian import complex_step
 from qcord.estimate.log_linear import LogDesign, LogLinear, fit_log_linear, prepare
 from qcord.estimate.propagate import root, second_differences
 from qcord.estimate.voxelwise import multiply
-from qcord.maps.tensor import LOWEST_SNR, METHODS
+from qcord.maps.log_linear_maps import LOWEST_SNR
+from qcord.maps.tensor import METHODS
 from qcord.maps.tensor_errors import Estimate, tensor_estimates
 from qcord.models.covariance_tensor import (
     BULK,

@@ -18,6 +18,7 @@ from qcord.maps.inhomogeneous_mt import ihmtr, ihmtsat
 from qcord.maps.microscopic_anisotropy import fit_microscopic_anisotropy
 from qcord.maps.kurtosis import METHODS as KURTOSIS_METHODS
 from qcord.maps.kurtosis import fit_kurtosis
+from qcord.maps.mean_signal_kurtosis import fit_mean_signal_kurtosis
 from qcord.maps.mtr import mtr
 from qcord.maps.mtsat import mtsat
 from qcord.maps.multi_parameter_mapping import multi_parameter_maps
@@ -35,6 +36,7 @@ FAST: Mapping[str, Mapping[str, Callable[..., Fit]]] = MappingProxyType(
         "mufa-cumulant": {"powder": partial(fit_microscopic_anisotropy, form="cumulant")},
         "qti": {name: partial(fit_covariance_tensor, method=name) for name in METHODS},
         "kurtosis": {name: partial(fit_kurtosis, method=name) for name in KURTOSIS_METHODS},
+        "mean-signal-kurtosis": {"weighted-means": fit_mean_signal_kurtosis},
         "mtr": {"closed-form": mtr},
         "mtsat": {"closed-form": mtsat, "half-tangent": partial(mtsat, half_tangent=True)},
         "ihmtr": {"closed-form": ihmtr},

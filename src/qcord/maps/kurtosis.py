@@ -1,6 +1,7 @@
 """Kurtosis maps from a diffusion series: MK, AK, RK, FA, MD, AD, RD, each with error."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -46,6 +47,16 @@ STEEPEST = 3.0
 
 _BLOCK = 512
 """Voxels a block: their normal equations fill about as much as the second cache."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Task:
+    """What all blocks share; limits (m, 22) are None unless the fit is constrained."""
+
+    design: LogDesign
+    limits: FloatArray | None
+    method: str
+    rician: bool
 
 
 def fit_kurtosis(
@@ -104,9 +115,10 @@ def fit_kurtosis(
     require_method(method, METHODS, "kurtosis")
     design = prepare(log_design(series.protocol))
     limits = limit_rows(series.protocol) if method == "constrained" else None
+    task = _Task(design, limits, method, rician)
     noise = noise_map(sigma, series.image.grid, 1)
     arrays = run_blocks(
-        partial(_fit_block, design, limits, method, rician),
+        partial(_fit_block, task),
         series.data,
         mask_of(mask, series.image.grid),
         outputs(tuple(UNITS), COMPONENTS),
@@ -138,16 +150,10 @@ def limit_rows(protocol: Protocol) -> FloatArray:
     return np.concatenate([low, high])
 
 
-def _fit_block(
-    design: LogDesign,
-    limits: FloatArray | None,
-    method: str,
-    rician: bool,
-    signals: FloatArray,
-    extra: Mapping[str, FloatArray],
-) -> dict[str, AnyArray]:
+def _fit_block(task: _Task, signals: FloatArray, extra: Mapping[str, FloatArray]) -> dict[str, AnyArray]:
+    limits = task.limits
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        fit, finite = fit_signals(design, method, rician, signals, extra)
+        fit, finite = fit_signals(task.design, task.method, task.rician, signals, extra)
         elements, covariance, bias = fit.theta[1:], fit.covariance[1:, 1:], fit.bias[1:]
         shown, held = _within(limits, fit)
         estimates = tensor_estimates(elements[:6], covariance[:6, :6], bias[:6])

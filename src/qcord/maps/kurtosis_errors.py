@@ -1,7 +1,5 @@
 """Values, standard errors and noise bias of kurtosis metrics; the voxel axis comes last."""
 
-from collections.abc import Callable
-
 import numpy as np
 
 from qcord.core.arrays import BoolArray, FloatArray

@@ -9,7 +9,11 @@ from qcord.core.series import Series
 from qcord.maps.microscopic_anisotropy import powder_check
 from qcord.models.covariance_tensor import QTI, covariance_design
 from qcord.models.inhomogeneous_mt import IHMTR, IHMTSAT, ratio_rows, saturation_rows
+from qcord.models.ivim import IVIM, require_segments
+from qcord.models.kurtosis import KURTOSIS
+from qcord.models.kurtosis import log_design as kurtosis_design
 from qcord.models.magnetisation_transfer_ratio import MTR, pair_rows
+from qcord.models.mean_signal_kurtosis import MEAN_SIGNAL_KURTOSIS, mean_weights
 from qcord.models.microscopic_anisotropy import GAMMA
 from qcord.models.multi_parameter_mapping import MPM, weightings
 from qcord.models.myelin_water import MYELIN_WATER, require_echo_train
@@ -54,6 +58,9 @@ RULES = (
     Rule(QUANTITATIVE_MT.name, ("F", "kf", "T2b"), "MTFlipAngle", require_pulses),
     Rule(MPM.name, ("R1", "R2star", "MTsat"), "EchoTime", weightings, also=("MTState",)),
     Rule(MYELIN_WATER.name, ("MWF", "T2ie"), "EchoTime", require_echo_train, also=("RefocusingFlipAngle",)),
+    Rule(KURTOSIS.name, ("MK", "AK", "RK", "MKT"), "BValue", kurtosis_design),
+    Rule(MEAN_SIGNAL_KURTOSIS.name, ("MSD", "MSK"), "BValue", mean_weights),
+    Rule(IVIM.name, ("f", "Dstar", "D"), "BValue", require_segments),
 )
 """One row a model; a new contrast adds one."""
 

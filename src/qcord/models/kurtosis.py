@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from qcord.core.arrays import AnyArray, FloatArray
+from qcord.core.arrays import AnyArray, BoolArray, FloatArray
 from qcord.core.errors import NotIdentifiable
 from qcord.core.model import Derived, SignalModel, Typical
 from qcord.core.parameter import Parameter
@@ -48,8 +48,8 @@ def signal(theta: AnyArray, protocol: Protocol, given: AnyArray) -> AnyArray:
     ----------
     theta : (..., 22) array
         S0 [1]; Dxx, Dyy, Dzz, Dxy, Dxz, Dyz [mm2/s]; and the kurtosis tensor times the squared mean diffusivity,
-        Vxxxx, Vxxxy, Vxxxz, Vxxyy, Vxxyz, Vxxzz, Vxyyy, Vxyyz, Vxyzz, Vxzzz, Vyyyy, Vyyyz, Vyyzz, Vyzzz, Vzzzz [mm4/s2];
-        all in world axes.
+        Vxxxx, Vxxxy, Vxxxz, Vxxyy, Vxxyz, Vxxzz, Vxyyy, Vxyyz, Vxyzz, Vxzzz, Vyyyy, Vyyyz, Vyyzz, Vyzzz, Vzzzz
+        [mm4/s2]; all in world axes.
     protocol : Protocol
         BValue [s/mm2], Direction (unit vectors in world axes).
     given : (..., 0) array
@@ -100,7 +100,7 @@ def log_design(protocol: Protocol) -> FloatArray:
     if count < DIRECTIONS:
         raise NotIdentifiable(
             f"{where} has {count} directions, expected at least {DIRECTIONS} for a kurtosis tensor; "
-            "use mean_signal_kurtosis or acquire more directions."
+            "fit mean-signal-kurtosis or acquire more directions."
         )
     scaled = columns / np.maximum(np.abs(columns).max(axis=0), 1e-300)
     rank = np.linalg.matrix_rank(scaled, tol=1e-3 * np.sqrt(len(scaled)))
@@ -126,8 +126,8 @@ def _columns(protocol: Protocol) -> FloatArray:
 
 def distinct_axes(directions: FloatArray) -> FloatArray:
     """Those of some vectors (n, 3) that are not zero and differ by more than about 2 degrees from all before them."""
-    units = directions[directions.any(axis=1)]
-    same = np.abs(np.einsum("ia,ja->ij", units, units)) > 0.9995
+    units: FloatArray = np.asarray(directions[np.asarray(directions.any(axis=1))])
+    same: BoolArray = np.asarray(np.abs(np.einsum("ia,ja->ij", units, units)) > 0.9995)
     return np.asarray(units[np.argmax(same, axis=1) == np.arange(len(units))] if len(units) else units)
 
 

@@ -47,6 +47,9 @@ DIFFUSION_PARAMETER: Mapping[str, tuple[str, Mapping[str, str]]] = {
     "mufa": ("mufa", _MUFA),
     "mufa-cumulant": ("mufacumulant", _MUFA),
     "qti": ("qti", _MUFA),
+    "kurtosis": ("dki", {**TENSOR_PARAMETER, "MK": "mk", "AK": "ak", "RK": "rk", "MKT": "mkt"}),
+    "mean-signal-kurtosis": ("msdki", {"MSD": "msd", "MSK": "msk", "S0": "s0"}),
+    "ivim": ("ivim", {"f": "f", "Dstar": "dstar", "D": "d", "S0": "s0"}),
 }
 """Diffusion model to its ``model`` entity, and metric to the ``param`` entity of its maps."""
 

@@ -28,7 +28,30 @@ from qcord.report.findings import Findings, Located
 
 Progress = Callable[[str], None]
 
-TABLE_METRICS = ("FA", "MD", "AD", "RD", "MTR", "MTsat", "T1", "muFA", "OP", "MK_I", "MK_A")
+TABLE_METRICS = (
+    *(
+        "FA",
+        "MD",
+        "AD",
+        "RD",
+        "MTR",
+        "MTsat",
+        "T1",
+        "muFA",
+        "OP",
+        "MK_I",
+        "MK_A",
+        "MK",
+        "AK",
+        "RK",
+        "MKT",
+        "MSD",
+        "MSK",
+    ),
+    *("f", "Dstar", "D"),
+)
+OWN_NOISE = ("tensor", "kurtosis", "mean-signal-kurtosis")
+"""Models whose residuals hold what physiology adds to the noise; those of other models are too few."""
 ATLAS_COLUMNS = (
     *("participant_id", "session_id", "metric", "unit", "region", "level", "slice", "estimator", "value", "se"),
     *("ci_low", "ci_high", "n_eff", "n_vox", "flag", "source", "se_noise"),
@@ -166,8 +189,7 @@ def _fits(
 
 def _fit(plan: Planned, one: Prepared, settings: Settings) -> Fit:
     method = settings.tensor_method if plan.model == "tensor" else None
-    # The residuals of a tensor hold what physiology adds to the noise; three or fewer volumes leave none.
-    sigma = None if plan.model == "tensor" else one.sigma
+    sigma = None if plan.model in OWN_NOISE else one.sigma
     return fit(plan.model, plan.series, noise=sigma, method=method)
 
 

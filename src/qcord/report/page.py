@@ -28,8 +28,8 @@ SCALE = {
     "MTR": (1.0, "%"),
     "MTsat": (1.0, "%"),
     "T1": (1.0, "s"),
-    "FA": (1.0, ""),
-    **dict.fromkeys(("muFA", "OP", "MK_I", "MK_A"), (1.0, "")),
+    **dict.fromkeys(("FA", "muFA", "OP", "MK_I", "MK_A", "MK", "AK", "RK", "MKT", "MSK", "f"), (1.0, "")),
+    **dict.fromkeys(("MSD", "D", "Dstar"), (1e3, "10⁻³ mm²/s")),
 }
 """Factor and unit by which a metric is printed."""
 
