@@ -44,7 +44,7 @@ def test_noise_free_truth_is_recovered(method):
 
 def test_maps_carry_units_errors_and_history(oblique_grid):
     series, _ = scan(compartments(504, 1), np.inf, 1, (7, 8, 9))
-    result = fit("kurtosis", Series(Image(series.data, oblique_grid), series.protocol), sigma=1.0)
+    result = fit("kurtosis", Series(Image(series.data, oblique_grid), series.protocol), noise=1.0)
     assert {k: m.unit for k, m in result.maps.items()} == {
         **dict.fromkeys(("FA", "MK", "AK", "RK", "MKT", "S0"), "1"),
         **dict.fromkeys(("MD", "AD", "RD", "tensor"), "mm2/s"),

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from cord_kurtosis import S0, scan, typical
-from qcord.core.errors import NotIdentifiable
+from qcord.core.errors import ImplausibleValue, MissingMetadata, NotIdentifiable
 from qcord.core.flags import Flag
 from qcord.core.grid import Grid
 from qcord.core.image import Image
@@ -12,7 +12,7 @@ from qcord.core.series import Series
 from qcord.estimate.bound import crlb
 from qcord.estimate.simulate import simulate
 from qcord.maps.fit import fit
-from qcord.maps.mean_signal_kurtosis import fit_mean_signal_kurtosis
+from qcord.maps.mean_signal_kurtosis import fit_mean_signal_kurtosis, mean_weights
 from qcord.models.kurtosis import KURTOSIS, even_directions, example
 from qcord.models.mean_signal_kurtosis import MEAN_SIGNAL_KURTOSIS
 
@@ -46,7 +46,7 @@ def isotropic(theta, sigma, seed, count, protocol=None):
 
 
 def test_noise_free_truth_is_recovered():
-    result = fit("mean-signal-kurtosis", isotropic([S0, 9e-4, 1.1], 0.0, 0, 5), sigma=1e-6)
+    result = fit("mean-signal-kurtosis", isotropic([S0, 9e-4, 1.1], 0.0, 0, 5), noise=1e-6)
     np.testing.assert_allclose(flat(result["MSD"]), 9e-4, rtol=1e-6)
     np.testing.assert_allclose(flat(result["MSK"]), 1.1, rtol=1e-6)
     np.testing.assert_allclose(flat(result["S0"]), S0, rtol=1e-6)
@@ -165,3 +165,50 @@ def test_unknown_noise_leaves_values_without_interval():
 def test_one_shell_is_not_enough():
     with pytest.raises(NotIdentifiable, match="expected b = 0 and two more"):
         fit_mean_signal_kurtosis(isotropic([S0, 9e-4, 1.1], 0.0, 0, 3).take(np.arange(31)))
+
+
+def random_directions(count, seed):
+    directions = np.random.default_rng(seed).normal(size=(count, 3))
+    return directions / np.linalg.norm(directions, axis=1, keepdims=True)
+
+
+def two_shells(first, second):
+    b = np.repeat([0.0, 700.0, 2000.0], [4, len(first), len(second)])
+    return Protocol({"BValue": b, "Direction": np.concatenate([np.zeros((4, 3)), first, second])}, "two.bval")
+
+
+def test_weights_make_means_of_fourth_order_exact():
+    q = random_directions(60, 0)
+    weights, b = mean_weights(two_shells(even_directions(30), q))
+    np.testing.assert_allclose(b, [0, 700, 2000])
+    np.testing.assert_allclose(weights.sum(axis=1), 1)
+    moments = [(q[:, 2] ** 2, 1 / 3), (q[:, 0] ** 4, 1 / 5), (q[:, 0] ** 2 * q[:, 1] ** 2, 1 / 15)]
+    for values, mean in moments:
+        assert weights[2, 34:] @ values == pytest.approx(mean, abs=1e-6)
+    assert max(abs(values.mean() - mean) for values, mean in moments) > 0.01
+    equal = weights[1, 4:34] * 30
+    assert np.abs(equal - 1).max() < 0.3
+    assert 30 * (weights[1] ** 2).sum() < 1.03
+
+
+def test_what_makes_no_mean_is_named():
+    good = even_directions(20)
+    with pytest.raises(NotIdentifiable, match="The 4 directions at 700 s/mm2 of two.bval are too few or too uneven"):
+        mean_weights(two_shells(good[:4], good))
+    cap = good[good[:, 2] > 0.5]
+    with pytest.raises(NotIdentifiable, match="at 2000 s/mm2"):
+        mean_weights(two_shells(good, cap))
+    with pytest.raises(NotIdentifiable, match="has the b-values 0, 700 s/mm2, expected b = 0 and two more"):
+        mean_weights(two_shells(good, good[:0]))
+    with pytest.raises(NotIdentifiable, match="has the b-values 700, 2000"):
+        mean_weights(two_shells(good, good).take(np.arange(4, 44)))
+    shaped = two_shells(good, good).replace(BDelta=np.r_[np.ones(24), np.zeros(20)])
+    with pytest.raises(ImplausibleValue, match="knows linear encoding"):
+        mean_weights(shaped)
+    with pytest.raises(MissingMetadata, match="Direction is absent"):
+        mean_weights(Protocol({"BValue": [0.0, 700.0, 2000.0]}))
+
+
+def test_trace_images_count_as_means():
+    weights, _ = mean_weights(Protocol({"BValue": [0.0, 700.0, 700.0, 2000.0], "Direction": np.zeros((4, 3))}))
+    np.testing.assert_allclose(weights, [[1, 0, 0, 0], [0, 0.5, 0.5, 0], [0, 0, 0, 1]])

@@ -78,7 +78,7 @@ def test_start_never_raises_and_stays_within_bounds():
 @pytest.mark.parametrize("tissue", ["white", "gray"])
 def test_spread_meets_the_bound_and_intervals_cover_the_truth(tissue):
     theta, sigma = theta_of(tissue), 1000 / 100
-    result = fit("ivim", scan(theta, 1500, sigma, 1), sigma=sigma)
+    result = fit("ivim", scan(theta, 1500, sigma, 1), noise=Gaussian(sigma))
     bound = np.sqrt(np.diag(crlb(IVIM, theta, example(), Gaussian(sigma))))
     for k, name in enumerate(("S0", "f", "Dstar", "D")):
         error = flat(result[name]) - flat(result.bias[name]) - theta[k]
@@ -88,7 +88,7 @@ def test_spread_meets_the_bound_and_intervals_cover_the_truth(tissue):
 
 def test_low_signal_is_flagged_where_the_blood_cannot_be_told():
     theta, sigma = theta_of("white"), 1000 / 15
-    result = fit("ivim", scan(theta, 400, sigma, 2), sigma=sigma)
+    result = fit("ivim", scan(theta, 400, sigma, 2), noise=Gaussian(sigma))
     flags = result.flag.data.ravel()
     odd = (flat(result["Dstar"]) >= 0.1999) | (flat(result["Dstar"]) <= 5.001e-3) | (flat(result["f"]) <= 0)
     assert odd.sum() > 20

@@ -19,6 +19,7 @@ from qcord.maps.microscopic_anisotropy import fit_microscopic_anisotropy
 from qcord.maps.kurtosis import METHODS as KURTOSIS_METHODS
 from qcord.maps.kurtosis import fit_kurtosis
 from qcord.maps.mean_signal_kurtosis import fit_mean_signal_kurtosis
+from qcord.maps.microscopic_anisotropy import fit_microscopic_anisotropy
 from qcord.maps.mtr import mtr
 from qcord.maps.mtsat import mtsat
 from qcord.maps.multi_parameter_mapping import multi_parameter_maps

@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 
 from qcord.core.arrays import AnyArray, FloatArray
+from qcord.core.errors import NotIdentifiable
 from qcord.core.fit import Fit
 from qcord.core.flags import Flag
 from qcord.core.image import Image, Step, mask_of
@@ -17,8 +18,16 @@ from qcord.estimate.fit import as_fit
 from qcord.estimate.voxelwise import inverse, multiply, product
 from qcord.maps.kurtosis_errors import LIMITS
 from qcord.maps.log_linear_maps import LOWEST_SNR, outputs
-from qcord.models.kurtosis import fourth_order
-from qcord.models.mean_signal_kurtosis import MEAN_SIGNAL_KURTOSIS, log_columns, mean_weights
+from qcord.maps.powder import powder_weights
+from qcord.models.encoding import UNWEIGHTED, b_tensors, require_linear
+from qcord.models.kurtosis import SPREAD, fourth_order
+from qcord.models.mean_signal_kurtosis import MEAN_SIGNAL_KURTOSIS, log_columns
+
+UNEVEN = 0.01
+"""Anisotropy of the mean b-tensor of a shell, in parts of its b-value, up to which its mean is one over all
+directions."""
+
+_EVEN = np.array([1.0, 1.0, 1.0, 0.0, 0.0, 0.0]) / 3
 
 UNITS = {"MSD": "mm2/s", "MSK": "1", "S0": "1"}
 """Maps, with their units."""
@@ -77,6 +86,7 @@ def fit_mean_signal_kurtosis(
 
     Notes
     -----
+    The weights of the directions are those of `qcord.maps.powder.powder_average`: equal where directions are even.
     Means are weighted by their squared signal over the variance of their noise. MSK holds the spread of diffusivities
     over directions too: it is not zero for one Gaussian compartment that is anisotropic.
 
@@ -102,6 +112,40 @@ def fit_mean_signal_kurtosis(
     }
     step = Step("fit_mean_signal_kurtosis", settings, MEAN_SIGNAL_KURTOSIS.references)
     return as_fit(MEAN_SIGNAL_KURTOSIS, series.image, arrays, step, UNITS)
+
+
+def mean_weights(protocol: Protocol) -> tuple[FloatArray, FloatArray]:
+    """Weights (m, n) of the volumes in the mean over directions of each shell, and the shells' b-values (m,).
+
+    Raises
+    ------
+    NotIdentifiable
+        If there are fewer than two shells besides b = 0, less than three in all, or the directions of one are too few
+        or too uneven for a mean.
+    ImplausibleValue
+        If a b-tensor is not linear.
+    MissingMetadata
+        If there are no b-values or directions.
+    """
+    require_linear(protocol, MEAN_SIGNAL_KURTOSIS.name)
+    weights = powder_weights(protocol)
+    b = np.einsum("mn,n->m", (weights != 0) / (weights != 0).sum(axis=1, keepdims=True), protocol["BValue"])
+    where = protocol.source or "the series"
+    weighted = b[b > UNWEIGHTED]
+    if len(b) < 3 or len(weighted) < 2 or weighted.max() < SPREAD * weighted.min():
+        raise NotIdentifiable(
+            f"{where} has the b-values {', '.join(f'{value:.0f}' for value in b)} s/mm2, expected b = 0 and two more "
+            "for mean-signal kurtosis; it needs another acquisition."
+        )
+    left = np.abs(np.einsum("mn,nk->mk", weights, b_tensors(protocol)) - b[:, None] * _EVEN).max(axis=1)
+    uneven = np.flatnonzero((left > UNEVEN * b) & (b > UNWEIGHTED))
+    if uneven.size:
+        count, level = (weights[uneven[0]] != 0).sum(), b[uneven[0]]
+        raise NotIdentifiable(
+            f"The {count} directions at {level:.0f} s/mm2 of {where} are too few or too uneven for a mean over "
+            "all directions, expected at least 6 spread over the sphere."
+        )
+    return weights, b
 
 
 def _prepare(protocol: Protocol) -> _Design:

@@ -16,9 +16,10 @@ from qcord.core.series import Series
 from qcord.estimate.fit import fit as fit_nonlinear
 from qcord.estimate.jacobian import complex_step
 from qcord.estimate.propagate import independent_errors
+from qcord.maps.log_linear_maps import LOWEST_SNR
 from qcord.maps.mtr import take_noise
 from qcord.maps.powder import averaged_protocol, powder_average, scatter
-from qcord.maps.tensor import LOWEST_SNR, fit_tensor
+from qcord.maps.tensor import fit_tensor
 from qcord.models.microscopic_anisotropy import CUMULANT, GAMMA, order_parameter, powder_design
 from qcord.models.tensor import log_design
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from qcord.core.errors import QcordError
 from qcord.core.protocol import Protocol
 from qcord.core.series import Series
+from qcord.maps.mean_signal_kurtosis import mean_weights
 from qcord.maps.microscopic_anisotropy import powder_check
 from qcord.models.covariance_tensor import QTI, covariance_design
 from qcord.models.inhomogeneous_mt import IHMTR, IHMTSAT, ratio_rows, saturation_rows
@@ -13,7 +14,7 @@ from qcord.models.ivim import IVIM, require_segments
 from qcord.models.kurtosis import KURTOSIS
 from qcord.models.kurtosis import log_design as kurtosis_design
 from qcord.models.magnetisation_transfer_ratio import MTR, pair_rows
-from qcord.models.mean_signal_kurtosis import MEAN_SIGNAL_KURTOSIS, mean_weights
+from qcord.models.mean_signal_kurtosis import MEAN_SIGNAL_KURTOSIS
 from qcord.models.microscopic_anisotropy import GAMMA
 from qcord.models.multi_parameter_mapping import MPM, weightings
 from qcord.models.myelin_water import MYELIN_WATER, require_echo_train

@@ -9,6 +9,7 @@ from qcord.core.errors import NotIdentifiable
 from qcord.core.model import Derived, SignalModel, Typical
 from qcord.core.parameter import Parameter
 from qcord.core.protocol import Protocol
+from qcord.models.encoding import require_linear
 from qcord.models.kurtosis_metrics import (
     COUNT,
     INDICES,
@@ -85,7 +86,10 @@ def log_design(protocol: Protocol) -> FloatArray:
     ------
     NotIdentifiable
         If the volumes do not determine a kurtosis tensor.
+    ImplausibleValue
+        If a b-tensor is not linear.
     """
+    require_linear(protocol, "kurtosis")
     columns = _columns(protocol)
     where = protocol.source or "the series"
     levels, directions = protocol["BValue"], protocol["Direction"]
@@ -116,7 +120,8 @@ def fourth_order(directions: FloatArray) -> FloatArray:
     """Weights (n, 15) of the elements of V in V(n, n, n, n); zero vectors count as the mean over all directions."""
     even = [np.prod([(1, 0, 1, 0, 3)[i.count(axis)] for axis in range(3)]) / 15 for i in INDICES]
     products = np.stack([directions[:, list(i)].prod(axis=1) for i in INDICES], axis=1)
-    return np.asarray(COUNT * np.where(directions.any(axis=1)[:, None], products, even))
+    directed: BoolArray = np.asarray(directions.any(axis=1, keepdims=True))
+    return np.asarray(COUNT * np.where(directed, products, even))
 
 
 def _columns(protocol: Protocol) -> FloatArray:
@@ -157,15 +162,14 @@ def _of_tensor(derived: Derived) -> Derived:
     return Derived(derived.name, derived.unit, lambda theta: derived.formula(theta[..., :7]), gradient)
 
 
-def _of_both(name: str, formula: Formula, gradient: Callable[[FloatArray, FloatArray], Graded] | None) -> Derived:
+def _of_both(name: str, formula: Formula, gradient: Callable[[FloatArray, FloatArray], Graded]) -> Derived:
     """A derived value of both tensors; eigenvalues of D near or below zero count as `LEAST` times the largest."""
 
     def slope(theta: AnyArray) -> AnyArray:
-        assert gradient is not None
         values, graded = gradient(*_tensors(theta))
         return np.moveaxis(np.concatenate([np.zeros_like(values)[None], graded]), 0, -1)
 
-    return Derived(name, "1", lambda theta: np.asarray(formula(*_tensors(theta))), None if gradient is None else slope)
+    return Derived(name, "1", lambda theta: np.asarray(formula(*_tensors(theta))), slope)
 
 
 def _tensors(theta: AnyArray) -> tuple[AnyArray, AnyArray]:
@@ -202,7 +206,7 @@ KURTOSIS = SignalModel(
         _of_both("AK", axial_kurtosis, axial_kurtosis_gradient),
         _of_both("RK", radial_kurtosis, radial_kurtosis_gradient),
         _of_both("MKT", mean_of_kurtosis_tensor, mean_of_kurtosis_tensor_gradient),
-        _of_both("KFA", lambda tensor, kurtosis: kurtosis_anisotropy(kurtosis), None),
+        Derived("KFA", "1", lambda theta: kurtosis_anisotropy(np.moveaxis(theta, -1, 0)[7:])),
     ),
     start=start,
     title="Diffusional kurtosis: diffusion and kurtosis tensor, mean, axial and radial kurtosis",
