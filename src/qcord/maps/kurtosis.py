@@ -45,7 +45,7 @@ COMPONENTS = {"tensor": 6, "kurtosis": 15}
 STEEPEST = 3.0
 """Kurtosis may be this over (largest b-value times diffusivity), so that the signal does not rise with b."""
 
-_BLOCK = 512
+_BLOCK = 1024
 """Voxels a block: their normal equations fill about as much as the second cache."""
 
 

@@ -23,11 +23,15 @@ LIMITS = (-3 / 7, 10.0)
 """Range of the maps. The lower end is the kurtosis of water inside impermeable spheres; what lies outside is noise
 divided by a diffusivity near zero."""
 
-_COARSE = 6
+_COARSE = 5
 """Nodes of the mean over the sphere where only its curvature is sought."""
 
-_STEP = 0.1
+_STEP = 0.03
 """Step of second differences, in standard deviations."""
+
+_CORNERS = np.sqrt(7 / 6) * np.linalg.svd(np.eye(7) - 1 / 7)[0][:, :6]
+"""Corners (7, 6) of a regular simplex of radius 1 about zero: the fewest points whose second differences add up to
+a trace; third derivatives cancel but for the step."""
 
 
 def kurtosis_estimates(
@@ -57,8 +61,8 @@ def kurtosis_estimates(
     Notes
     -----
     Standard errors are those of the delta method. The bias is that of the elements and half the trace of second
-    derivative times covariance. As all values are linear in V, it takes second differences along six directions
-    only: the first columns of the Cholesky root of the covariance, in which D changes and V follows.
+    derivative times covariance. As all values are linear in V, it takes second differences in six dimensions only:
+    the first columns of the Cholesky root of the covariance, in which D changes and V follows.
     """
     raised, low = positive(elements[:6] if shown is None else shown[:6])
     plain = _values(raised, (elements if shown is None else shown)[6:])
@@ -100,10 +104,10 @@ def _graded(elements: FloatArray) -> dict[str, Graded]:
 
 def _curvature(middle: FloatArray, covariance: FloatArray) -> dict[str, FloatArray]:
     """Half the trace of second derivative times covariance."""
-    step = _STEP * np.moveaxis(_first_columns(covariance), 0, 1)
-    points = middle[:, None] + np.concatenate([np.zeros_like(step[:, :1]), step, -step], axis=1)
+    points = middle[:, None] + _STEP * np.einsum("kd,dpv->pkv", _CORNERS, _first_columns(covariance))
     values = _values(points[:6], points[6:], _COARSE)
-    return {name: (v[1:].sum(axis=0) - 12 * v[0]) / (2 * _STEP**2) for name, v in values.items()}
+    here = _values(middle[:6], middle[6:], _COARSE)
+    return {name: 6 / 7 * (v - here[name]).sum(axis=0) / _STEP**2 for name, v in values.items()}
 
 
 def _first_columns(covariance: FloatArray) -> FloatArray:

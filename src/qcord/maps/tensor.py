@@ -41,6 +41,9 @@ UNITS = {"FA": "1", "MD": "mm2/s", "AD": "mm2/s", "RD": "mm2/s", "S0": "1", "V1"
 
 COMPONENTS = {"V1": 3, "tensor": 6}
 
+_BLOCK = 4096
+"""Voxels a block: so many that threads seldom wait for the interpreter."""
+
 
 def fit_tensor(
     series: Series,
@@ -110,6 +113,7 @@ def fit_tensor(
         mask_of(mask, series.image.grid),
         outputs(tuple(UNITS), COMPONENTS),
         extra=None if noise is None else {"sigma": noise},
+        block=_BLOCK,
         n_jobs=n_jobs,
     )
     settings = {
