@@ -21,9 +21,9 @@ def hostile(n):
         np.full(n, -5.0),
         np.arange(n) * 1e6,
         np.where(np.arange(n) == 1, np.inf, 1.0),
-        *generator.standard_normal((8, n)),
-        *np.abs(generator.standard_cauchy((8, n))),
-        *(generator.random((8, n)) < 0.2).astype(float),
+        *generator.standard_normal((2, n)),
+        *np.abs(generator.standard_cauchy((2, n))),
+        *(generator.random((2, n)) < 0.2).astype(float),
     ]
     return np.stack(rows)
 

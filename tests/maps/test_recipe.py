@@ -6,11 +6,10 @@ from qcord.core.grid import Grid
 from qcord.core.image import Image
 from qcord.core.protocol import Protocol
 from qcord.core.series import Series
-from qcord.maps.recipe import RULES, recipe
-from qcord.models.registry import MODELS, get
 from qcord.maps.fit import FAST, methods
+from qcord.maps.recipe import RULES, recipe
 from qcord.models.kurtosis import even_directions
-from qcord.models.registry import get
+from qcord.models.registry import MODELS, get
 
 
 def series_of(protocol):

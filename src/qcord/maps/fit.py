@@ -15,7 +15,6 @@ from qcord.estimate.fit import fit as fit_nonlinear
 from qcord.estimate.fit import noise_level
 from qcord.maps.covariance_tensor import fit_covariance_tensor
 from qcord.maps.inhomogeneous_mt import ihmtr, ihmtsat
-from qcord.maps.microscopic_anisotropy import fit_microscopic_anisotropy
 from qcord.maps.kurtosis import METHODS as KURTOSIS_METHODS
 from qcord.maps.kurtosis import fit_kurtosis
 from qcord.maps.mean_signal_kurtosis import fit_mean_signal_kurtosis

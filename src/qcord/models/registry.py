@@ -7,7 +7,10 @@ from qcord.core.errors import UnknownName
 from qcord.core.model import SignalModel
 from qcord.models.covariance_tensor import QTI
 from qcord.models.inhomogeneous_mt import IHMTR, IHMTSAT
+from qcord.models.ivim import IVIM
+from qcord.models.kurtosis import KURTOSIS
 from qcord.models.magnetisation_transfer_ratio import MTR
+from qcord.models.mean_signal_kurtosis import MEAN_SIGNAL_KURTOSIS
 from qcord.models.microscopic_anisotropy import CUMULANT, GAMMA
 from qcord.models.multi_parameter_mapping import MPM
 from qcord.models.myelin_water import MYELIN_WATER, MYELIN_WATER_CSF
@@ -15,15 +18,10 @@ from qcord.models.quantitative_mt import QUANTITATIVE_MT
 from qcord.models.spoiled_gradient_echo import MTSAT, MTSAT_ERNST
 from qcord.models.tensor import TENSOR
 
-_ALL = (
-    TENSOR,
-    MTR,
-    MTSAT,
-    MTSAT_ERNST,
-    *(GAMMA, CUMULANT, QTI),
-    *(IHMTR, IHMTSAT, QUANTITATIVE_MT, MPM, MYELIN_WATER, MYELIN_WATER_CSF),
-)
-MODELS: Mapping[str, SignalModel] = MappingProxyType({m.name: m for m in _ALL})
+_DIFFUSION = (TENSOR, KURTOSIS, MEAN_SIGNAL_KURTOSIS, IVIM, GAMMA, CUMULANT, QTI)
+_TRANSFER = (MTR, MTSAT, MTSAT_ERNST, IHMTR, IHMTSAT, QUANTITATIVE_MT, MPM)
+_RELAXATION = (MYELIN_WATER, MYELIN_WATER_CSF)
+MODELS: Mapping[str, SignalModel] = MappingProxyType({m.name: m for m in (*_DIFFUSION, *_TRANSFER, *_RELAXATION)})
 """Name to model."""
 
 
