@@ -110,3 +110,16 @@ def test_broken_sidecar(tmp_path):
         read_sidecar(tmp_path / "a.json")
     with pytest.raises(UnreadableFile, match="expected a JSON object"):
         read_sidecar(tmp_path / "b.json")
+
+
+@pytest.mark.parametrize("turned", [(0, 1, 2), (1, 0, 2), (2, 0, 1)])
+def test_series_with_any_axes_are_turned_to_memory_order(tmp_path, turned):
+    """Large enough to be turned in several parts; the values are those of nibabel's own reordering."""
+    data = np.random.default_rng(0).uniform(0, 1, (41, 60, 11, 67)).astype(np.float32)
+    affine = np.eye(4)
+    affine[:3] = affine[list(turned)]
+    path = tmp_path / "series.nii"
+    nib.save(nib.Nifti1Image(data[::-1], affine @ np.diag([-2.0, 3, 4, 1])), path)
+    image = read_image(path)
+    assert image.data.flags.c_contiguous
+    np.testing.assert_array_equal(image.data, np.asarray(nib.as_closest_canonical(nib.load(path)).dataobj))

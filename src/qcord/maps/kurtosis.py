@@ -111,6 +111,11 @@ def fit_kurtosis(
     `qcord.maps.kurtosis_errors.LIMITS` is shown at the limit; such voxels, those with an eigenvalue near or below
     zero and those that a constraint holds are flagged AT_BOUND. ``map - bias`` takes constraints back: it is the
     bias-reduced estimate of the unconstrained fit, to which the standard error belongs.
+
+    Simulated with the example protocol and the typical tissues (``benchmarks/kurtosis.py coverage``), 95 % intervals of
+    ``map - bias`` cover the truth in 92-97 % of voxels from a signal-to-noise ratio (b = 0) of 20, and in 98-100 % of
+    means over 100 voxels; those of AK, which rests on the darkest signals, in 90 % and 83 % at 15. At 30, noise
+    lowers ``map`` of MK by .05 and of RK by .18, and ``map - bias`` is off by .02 at most.
     """
     require_method(method, METHODS, "kurtosis")
     design = prepare(log_design(series.protocol))

@@ -23,6 +23,10 @@ LIMITS = (-3 / 7, 10.0)
 """Range of the maps. The lower end is the kurtosis of water inside impermeable spheres; what lies outside is noise
 divided by a diffusivity near zero."""
 
+_STEEPEST = 0.5
+"""Largest part of a standard error that the curvature may make up; beyond it, below a signal-to-noise ratio of about
+20, the expansion in powers of the noise no longer holds."""
+
 _COARSE = 5
 """Nodes of the mean over the sphere where only its curvature is sought."""
 
@@ -73,7 +77,7 @@ def kurtosis_estimates(
     estimates, held = {}, low
     for name, (value, gradient) in graded.items():
         std = np.sqrt(form(gradient, covariance, gradient))
-        rise = np.nan_to_num(np.clip(curved[name], -std, std))
+        rise = np.nan_to_num(np.clip(curved[name], -_STEEPEST * std, _STEEPEST * std))
         cut = np.clip(plain[name], *LIMITS)
         held = held | (cut != plain[name])
         better = np.clip(value - rise, LIMITS[0] - 2 * std, LIMITS[1])
