@@ -205,7 +205,7 @@ def _values(model: SignalModel, solution: Solution) -> dict[str, AnyArray]:
             arrays[derived.name], arrays["std " + derived.name] = value, np.where(np.isfinite(value), std, np.nan)
             shift = (gradient(derived, solution.theta) * solution.bias).sum(axis=-1)
             shift = shift + curvature_bias(derived, solution.theta, solution.covariance)
-            arrays["bias " + derived.name] = np.where(np.isfinite(value), shift, np.nan)
+            arrays["bias " + derived.name] = np.where(np.isfinite(value), np.clip(shift, -std, std), np.nan)
     arrays["rmse"], arrays["criterion"] = solution.rmse, solution.criterion
     without = np.isin(solution.flag, [Flag.NOT_FINITE, Flag.NO_SIGNAL])
     return {**{k: np.where(without, np.nan, v) for k, v in arrays.items()}, "flag": solution.flag}

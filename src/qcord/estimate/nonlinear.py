@@ -334,6 +334,8 @@ def _solution(
         bend += problem.expected(theta + side) + problem.expected(theta - side) - 2 * middle
     bend *= line.weights / (-2 * _CURVE**2)
     bias = np.einsum("pqv,qv->pv", unscaled, np.einsum("pnv,nv->pv", line.slope, bend))
+    std = np.sqrt(np.einsum("ppv->pv", covariance))
+    bias = np.clip(bias, -std, std)  # a larger one means that the expansion in powers of the noise has failed
     mean_square = np.where(problem.weights > 0, line.residual**2, 0).sum(axis=0) / np.maximum(used, 1)
     rmse = np.where(np.isfinite(freedom), np.sqrt(mean_square), np.nan)
     criterion = corrected_criterion(line.cost / line.weights.max(axis=0), used, len(free))
