@@ -59,6 +59,7 @@ QUANTITIES = MappingProxyType(
         for q in (
             Quantity("FlipAngle", "deg", 0.01, 360.0),
             Quantity("RepetitionTimeExcitation", "s", 5e-4, 5.0, "milliseconds given instead of seconds"),
+            Quantity("RepetitionTimePreparation", "s", 5e-3, 60.0, "milliseconds given instead of seconds"),
             Quantity("RepetitionTime", "s", 5e-4, 60.0, "milliseconds given instead of seconds"),
             Quantity("EchoTime", "s", 1e-5, 1.0, "milliseconds given instead of seconds"),
             Quantity("InversionTime", "s", 1e-4, 20.0, "milliseconds given instead of seconds"),
@@ -68,6 +69,8 @@ QUANTITIES = MappingProxyType(
             Quantity("MTOffsetFrequency", "Hz", -2e5, 2e5),
             Quantity("MTPulseBandwidth", "Hz", 0.0, 1e5),
             Quantity("MTPulseDuration", "s", 1e-5, 0.2, "milliseconds given instead of seconds"),
+            Quantity("SliceThickness", "mm", 0.05, 50.0, "metres or micrometres given instead of millimetres"),
+            Quantity("NumberShots", "1", 0.0, 4096.0),
             Quantity("MagneticFieldStrength", "T", 0.01, 25.0, "gauss or megahertz given instead of tesla"),
             Quantity("BValue", "s/mm2", 0.0, 1e5, "s/m2 given instead of s/mm2"),
             Quantity("BDelta", "1", -0.5, 1.0, "a percentage, or an angle"),
