@@ -82,7 +82,7 @@ def tiles_of(volumes: AnyArray, inside: BoolArray) -> Tiles:
         mean = (cut * window).sum(axis=(-1, -2)) / window.sum()
         means.append(mean)
         spectra.append(np.fft.fft2((cut - mean[:, None, None]) * window))
-    if len(spectra) == 1:
+    if len(spectra) == 1 or not len(chosen):
         power = np.abs(spectra[0]) ** 2
     else:
         power = np.mean([_unshared(a, b) for a, b in pairwise(spectra)], axis=0)
