@@ -15,15 +15,18 @@ from qcord.estimate.fit import fit as fit_nonlinear
 from qcord.estimate.fit import noise_level
 from qcord.maps.covariance_tensor import fit_covariance_tensor
 from qcord.maps.inhomogeneous_mt import ihmtr, ihmtsat
+from qcord.maps.inversion_recovery import fit_magnitudes, fit_signed
 from qcord.maps.kurtosis import METHODS as KURTOSIS_METHODS
 from qcord.maps.kurtosis import fit_kurtosis
 from qcord.maps.mean_signal_kurtosis import fit_mean_signal_kurtosis
 from qcord.maps.microscopic_anisotropy import fit_microscopic_anisotropy
+from qcord.maps.mp2rage import fit_pair
 from qcord.maps.mtr import mtr
 from qcord.maps.mtsat import mtsat
 from qcord.maps.multi_parameter_mapping import multi_parameter_maps
 from qcord.maps.myelin_water import myelin_water
 from qcord.maps.tensor import METHODS, fit_tensor
+from qcord.maps.variable_flip_angle import flip_angle_maps
 from qcord.models import registry
 
 GENERAL = ("nonlinear", "robust")
@@ -43,6 +46,12 @@ FAST: Mapping[str, Mapping[str, Callable[..., Fit]]] = MappingProxyType(
         "ihmtsat": {"closed-form": ihmtsat},
         "mpm": {"log-linear": multi_parameter_maps},
         "myelin-water": {"spectrum": myelin_water},
+        "vfa": {"steady-state": flip_angle_maps},
+        **{
+            name: {"magnitude": partial(fit_magnitudes, name), "signed": partial(fit_signed, name)}
+            for name in ("inversion-recovery", "inversion-recovery-tr")
+        },
+        "mp2rage": {"signed": fit_pair},
     }
 )
 """Model to its own estimators, the default first. They take given maps by their names in lower case."""

@@ -10,17 +10,22 @@ from qcord.maps.mean_signal_kurtosis import mean_weights
 from qcord.maps.microscopic_anisotropy import powder_check
 from qcord.models.covariance_tensor import QTI, covariance_design
 from qcord.models.inhomogeneous_mt import IHMTR, IHMTSAT, ratio_rows, saturation_rows
+from qcord.models.inversion_recovery import INVERSION_RECOVERY, inversion_rows
 from qcord.models.ivim import IVIM, require_segments
 from qcord.models.kurtosis import KURTOSIS
 from qcord.models.kurtosis import log_design as kurtosis_design
 from qcord.models.magnetisation_transfer_ratio import MTR, pair_rows
 from qcord.models.mean_signal_kurtosis import MEAN_SIGNAL_KURTOSIS
 from qcord.models.microscopic_anisotropy import GAMMA
+from qcord.models.mp2rage import MP2RAGE, two_inversions
 from qcord.models.multi_parameter_mapping import MPM, weightings
 from qcord.models.myelin_water import MYELIN_WATER, require_echo_train
 from qcord.models.quantitative_mt import QUANTITATIVE_MT, require_pulses
 from qcord.models.spoiled_gradient_echo import MTSAT, triplet_rows
 from qcord.models.tensor import TENSOR, log_design
+from qcord.models.transmit_field import ACTUAL_FLIP_ANGLE, DOUBLE_ANGLE, angle_pair, repetition_pair
+from qcord.models.transverse_relaxation import R2STAR_MODEL, T2, echo_rows
+from qcord.models.variable_flip_angle import VFA, flip_angle_rows
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,8 @@ class Rule:
         Raises a `QcordError` that says what a protocol lacks.
     also : tuple of str
         Further columns that make a series a candidate only together with the first.
+    suffixes : tuple of str
+        BIDS suffixes of the candidates, where the columns alone do not tell them.
     """
 
     model: str
@@ -46,6 +53,12 @@ class Rule:
     column: str
     check: Callable[[Protocol], object]
     also: tuple[str, ...] = ()
+    suffixes: tuple[str, ...] = ()
+
+    def suits(self, series: Series) -> bool:
+        """Whether a series is a candidate."""
+        known = not self.suffixes or series.image.entities.suffix in self.suffixes
+        return known and all(column in series.protocol for column in (self.column, *self.also))
 
 
 RULES = (
@@ -62,6 +75,13 @@ RULES = (
     Rule(KURTOSIS.name, ("MK", "AK", "RK", "MKT"), "BValue", kurtosis_design),
     Rule(MEAN_SIGNAL_KURTOSIS.name, ("MSD", "MSK"), "BValue", mean_weights),
     Rule(IVIM.name, ("f", "Dstar", "D"), "BValue", require_segments),
+    Rule(VFA.name, ("T1",), "FlipAngle", flip_angle_rows, suffixes=("VFA",)),
+    Rule(INVERSION_RECOVERY.name, ("T1",), "InversionTime", inversion_rows, suffixes=("IRT1",)),
+    Rule(MP2RAGE.name, ("T1",), "InversionTime", two_inversions, suffixes=("MP2RAGE",)),
+    Rule(T2.name, ("T2",), "EchoTime", echo_rows, suffixes=("MESE",)),
+    Rule(R2STAR_MODEL.name, ("R2star", "T2star"), "EchoTime", echo_rows, suffixes=("MEGRE",)),
+    Rule(DOUBLE_ANGLE.name, ("B1",), "FlipAngle", angle_pair, suffixes=("TB1DAM",)),
+    Rule(ACTUAL_FLIP_ANGLE.name, ("B1",), "RepetitionTimeExcitation", repetition_pair, suffixes=("TB1AFI",)),
 )
 """One row a model; a new contrast adds one."""
 
@@ -110,7 +130,7 @@ def recipe(series: Sequence[Series]) -> list[Planned]:
         Planned(rule.model, rule.metrics, one, _lack(rule, one.protocol))
         for one in series
         for rule in RULES
-        if all(column in one.protocol for column in (rule.column, *rule.also))
+        if rule.suits(one)
     ]
 
 
