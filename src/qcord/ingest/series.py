@@ -18,8 +18,10 @@ from qcord.ingest.bids import Scan, inherited_files
 from qcord.ingest.gradients import read_gradients
 from qcord.ingest.nifti import read_image
 
-ANATOMICAL = ("T2w", "T1w", "T2star", "T2starw", "PDw", "MEGRE")
+ANATOMICAL = ("T2w", "T1w", "T2star", "T2starw", "PDw")
 TRANSFER = ("MTS", "MTR")
+QUANTITATIVE = ("VFA", "IRT1", "MP2RAGE", "UNIT1", "MESE", "MEGRE", "MPM")
+FIELD = ("TB1DAM", "TB1AFI")
 LINKING = ("echo", "flip", "inv", "mt", "part")
 """Entities that tell apart the files of one series."""
 
@@ -34,7 +36,8 @@ class Group:
     Parameters
     ----------
     kind : str
-        ``dwi``, ``mt`` or ``anat``.
+        ``dwi``, ``mt``, ``anat``, ``qmri`` (a collection of `qcord.ingest.collection`) or ``field`` (one for the
+        transmit field).
     token : str
         Short alphanumeric name, unique within a visit, used as ``desc-<token>``: ``T2w``, ``T2starRun1``.
     scans : tuple of Scan
@@ -50,9 +53,9 @@ class Group:
         """Name of the series: that of its first file without the entities that tell its files apart."""
         first = self.scans[0].entities
         plain: dict[str, str | None] = dict.fromkeys(LINKING)
-        if self.kind == "mt" and _state_of_acq(first) is not None:
+        if _acq_links(self.kind, first):
             plain["acq"] = None
-        return first.replace(None, None, **plain)
+        return first.replace("MP2RAGE" if self.kind == "qmri" and first.suffix == "UNIT1" else None, None, **plain)
 
 
 def group_scans(scans: Sequence[Scan]) -> tuple[tuple[Group, ...], tuple[tuple[str, str], ...]]:
@@ -61,7 +64,7 @@ def group_scans(scans: Sequence[Scan]) -> tuple[tuple[Group, ...], tuple[tuple[s
     Returns
     -------
     groups : tuple of Group
-        Diffusion, magnetisation transfer and anatomical series.
+        Diffusion, magnetisation transfer, anatomical and quantitative series.
     skipped : tuple of (str, str)
         Name of each file that is not used, and the reason in one sentence.
     """
@@ -74,8 +77,21 @@ def group_scans(scans: Sequence[Scan]) -> tuple[tuple[Group, ...], tuple[tuple[s
         else:
             key = Group(kind, "", (scan,)).entities.name
             members.setdefault((kind, key), []).append(scan)
-    groups = [Group(kind, _token(kind, files[0].entities), tuple(files)) for (kind, _), files in members.items()]
-    return tuple(groups), tuple(skipped)
+    return tuple(_group(kind, files) for (kind, _), files in members.items()), tuple(skipped)
+
+
+def _group(kind: str, files: list[Scan]) -> Group:
+    if kind == "qmri" and _one_image(files):
+        kind = "anat"
+    return Group(kind, _token(kind, Group(kind, "", tuple(files)).entities), tuple(files))
+
+
+def _one_image(files: list[Scan]) -> bool:
+    """Whether a collection is one image to look at, from which nothing can be fitted: a ratio image, or one echo."""
+    suffixes = {f.entities.suffix for f in files}
+    return suffixes <= {"UNIT1"} or (
+        suffixes == {"MEGRE"} and len(files) == 1 and not isinstance(files[0].metadata.get("EchoTime"), list)
+    )
 
 
 def load_image(group: Group) -> Image:
@@ -162,7 +178,8 @@ def _kind(scan: Scan) -> tuple[str, str]:
     """Kind of series, or the reason why the file is not used."""
     name, suffix = scan.entities, scan.entities.suffix
     modality = scan.path.parent.name
-    if name.get("part") in {"phase", "real", "imag"}:
+    phase = name.get("part") == "phase" and suffix == "MP2RAGE"  # it tells the polarity
+    if name.get("part") in {"phase", "real", "imag"} and not phase:
         return "", "Only magnitude images are used so far."
     if "rec" in name or "GeneratedBy" in scan.metadata:
         return "", "The file was computed from others, which are used instead."
@@ -174,16 +191,27 @@ def _kind(scan: Scan) -> tuple[str, str]:
         return "mt", ""
     if modality == "anat" and suffix in ANATOMICAL:
         return "anat", ""
+    if modality == "anat" and suffix in QUANTITATIVE:
+        return "qmri", ""
+    if modality == "fmap" and suffix in FIELD:
+        return "field", ""
     return "", f"No part of qcord uses {modality}/*_{suffix} so far."
 
 
 def _token(kind: str, name: Entities) -> str:
     parts = [name.suffix]
     for key in ("task", "acq", "ce", "rec", "dir", "run"):
-        if key in name and not (kind == "mt" and key == "acq" and _state_of_acq(name) is not None):
+        if key in name and not (key == "acq" and _acq_links(kind, name)):
             value = name[key].replace("+", "")
             parts.append(value.capitalize() if key in {"acq", "task"} else f"{key.capitalize()}{value}")
     return "".join(parts)
+
+
+def _acq_links(kind: str, name: Entities) -> bool:
+    """Whether ``acq-`` tells apart files of one series: the transfer pulse, or the repetition time of TB1AFI."""
+    if kind == "mt":
+        return _state_of_acq(name) is not None
+    return kind == "field" and name.get("acq", "").lower() in {"tr1", "tr2"}
 
 
 def _state_of_acq(name: Entities) -> bool | None:

@@ -1,21 +1,27 @@
 """Fit one model to files."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from qcord.core.entities import Entities
 from qcord.core.fit import Fit
 from qcord.core.image import Image
+from qcord.core.protocol import Protocol
+from qcord.core.series import Series
 from qcord.ingest.nifti import read_image
-from qcord.ingest.series import Group, load_diffusion, load_transfer
+from qcord.ingest.series import Group, load_diffusion
 from qcord.maps.fit import fit as fit_model
-from qcord.pipeline.outputs import map_name
-from qcord.pipeline.prepare import join_volumes, transfer_noise
+from qcord.maps.frequency_spread import frequency_spread
+from qcord.models import registry
+from qcord.pipeline.collect import collect
+from qcord.pipeline.outputs import as_written, map_name
 from qcord.pipeline.single import group_of
 from qcord.pipeline.store import staged, write_image
 from qcord.preprocess.resample import resample
+from qcord.preprocess.smoothing import smooth
 
 
 def fit(
@@ -25,6 +31,11 @@ def fit(
     *,
     mask: Path | str | None = None,
     b1: Path | str | None = None,
+    b1_width: float = 0.0,
+    field_map: Path | str | None = None,
+    given: Mapping[str, Path | str | float] | None = None,
+    fixed: Mapping[str, Path | str | float] | None = None,
+    noise: float | str | None = None,
     method: str | None = None,
     n_threads: int | None = None,
 ) -> dict[str, Path]:
@@ -35,14 +46,25 @@ def fit(
     model : str
         ``tensor``, ``mtr``, ``mtsat`` or another name of `qcord.models.registry`.
     images : sequence of path
-        One 4-D diffusion image with ``.bval`` and ``.bvec`` beside it, or the 3-D volumes of a transfer series, each
-        with its own JSON sidecar.
+        One 4-D diffusion image with ``.bval`` and ``.bvec`` beside it, or the volumes of a collection (transfer, flip
+        angles, echoes, inversions), each file with its own JSON sidecar; for MP2RAGE with phase images or ``UNIT1``.
     out : path
         Folder for the maps.
     mask : path, optional
         Voxels to fit.
     b1 : path, optional
         Transmit field, as a factor or in percent, on any grid.
+    b1_width : float
+        Full width at half maximum [mm] of the Gaussian that smooths it; 0 leaves it as it is.
+    field_map : path, optional
+        Map of the proton frequency [Hz] on any grid, from which the dephasing across slices of gradient echoes follows.
+    given : mapping of str to path or float, optional
+        Maps, on any grid, or values of other given parameters of the model.
+    fixed : mapping of str to path or float, optional
+        Maps or values at which free parameters are held.
+    noise : float or str, optional
+        Standard deviation of the noise, or ``residuals`` to take it from those of the fit; by default that of
+        diffusion images, and for all others an estimate from the images.
     method : str, optional
         Estimator of the model.
     n_threads : int, optional
@@ -59,38 +81,76 @@ def fit(
         If a sidecar field that the model needs is absent.
     """
     group = group_of(images)
+    series, sigma = _load(model, group, noise)
+    known = {name: _value(v, series.image) for name, v in (given or {}).items()}
+    if b1 is not None:
+        known["B1"] = _transmit_field(Path(b1), series.image, b1_width)
+    if field_map is not None:
+        thickness = float(series.protocol["SliceThickness"][0]) if series.protocol.has("SliceThickness") else None
+        known["FrequencySpread"] = frequency_spread(read_image(field_map), series.image.grid, thickness)
+    result = fit_model(
+        model,
+        series,
+        read_image(mask) if mask is not None else None,
+        noise=sigma,
+        given=known,
+        fixed={name: _value(v, series.image) for name, v in (fixed or {}).items()},
+        method=method,
+        n_jobs=n_threads,
+    )
+    return _write_maps(result, series, group, Path(out))
+
+
+def _load(model: str, group: Group, noise: float | str | None) -> tuple[Series, Image | float | None]:
+    """Series and its noise; None where the residuals are to give it."""
+    needs = registry.get(model).needs
+    level = float(noise) if noise is not None and noise != "residuals" else None
     if group.kind == "dwi":
-        series, sigma = load_diffusion(group), None
-    else:
-        volumes, protocol = load_transfer(group)
-        series = join_volumes(volumes, protocol, group.entities)
-        sigma = resample(transfer_noise(volumes)[0], series.image.grid, order=1)
-    given = {"B1": _transmit_field(Path(b1), series.image)} if b1 is not None else None
-    inside = read_image(mask) if mask is not None else None
-    result = fit_model(model, series, inside, noise=sigma, given=given, method=method, n_jobs=n_threads)
-    return _write_maps(result, series.image, group, Path(out))
+        return load_diffusion(group), level
+    found = collect(group, needs, noise=noise is None)
+    return found.series, found.sigma if noise is None else level
 
 
-def _transmit_field(path: Path, like: Image) -> Image:
+def _value(value: Path | str | float, like: Image) -> Image | float:
+    """A number, or a map brought to the grid of an image."""
+    try:
+        return float(str(value))
+    except ValueError:
+        return resample(read_image(str(value)), like.grid, order=1)
+
+
+def _transmit_field(path: Path, like: Image, width: float = 0.0) -> Image:
     """Transmit field on the grid of an image, as a factor; percent are told by their size."""
-    field = resample(read_image(path), like.grid, order=1)
+    field = read_image(path)
+    if width > 0:
+        data = np.asarray(field.data, dtype=float)
+        field = smooth(field.derive(np.where(data > 0, data, np.nan)), width).image
+    field = resample(field, like.grid, order=1)
     values = np.asarray(field.data, dtype=float)
     known = values[np.isfinite(values) & (values > 0)]
     factor = 0.01 if known.size and np.median(known) > 10 else 1.0
     return field.derive(np.where(values > 0, values * factor, np.nan), unit="1")
 
 
-def _write_maps(result: Fit, source: Image, group: Group, out: Path) -> dict[str, Path]:
-    entities = group.entities if group.entities.get("sub") else Entities((), source.entities.suffix)
+def _write_maps(result: Fit, series: Series, group: Group, out: Path) -> dict[str, Path]:
+    entities = group.entities if group.entities.get("sub") else Entities((), series.image.entities.suffix)
     paths = {}
+    sidecar = {**_settings(result.model, series.protocol), "Sources": [s.path.name for s in group.scans]}
     with staged(out.absolute()) as folder:
         for metric, image in result.maps.items():
             name = map_name(entities, result.model, metric)
             if name is None:
                 continue
-            sidecar = {"Sources": [s.path.name for s in group.scans]}
-            write_image(folder / name.name, image, sidecar)
+            write_image(folder / name.name, as_written(metric, image), sidecar)
             if metric in result.std:
-                write_image(folder / name.replace(desc="se").name, result.std[metric], sidecar)
+                write_image(folder / name.replace(desc="se").name, as_written(metric, result.std[metric]), sidecar)
             paths[metric] = out / name.name
     return paths
+
+
+def _settings(model: str, protocol: Protocol) -> dict[str, Any]:
+    """Protocol columns that went into a map, as BIDS has them in its sidecar: one value if all are equal."""
+    if "BValue" in protocol:
+        return {}
+    columns = {name: protocol[name].tolist() for name in registry.get(model).needs}
+    return {k: v[0] if all(x == v[0] for x in v) else v for k, v in columns.items()}

@@ -31,8 +31,14 @@ from qcord.pipeline.store import (
 from qcord.pipeline.transforms import field_bytes, field_on_image, field_on_template
 from qcord.report.findings import Findings, Located
 
-QMRI_SUFFIX = {"MTR": "MTRmap", "MTsat": "MTsat", "T1": "T1map", "R1": "R1map"}
+QMRI_SUFFIX = {
+    **{"MTR": "MTRmap", "MTsat": "MTsat", "T1": "T1map", "R1": "R1map", "T2": "T2map", "R2": "R2map"},
+    **{"T2star": "T2starmap", "R2star": "R2starmap", "B1": "TB1map", "M0": "M0map"},
+}
 """Metric to BIDS suffix; other maps of these models stay in memory."""
+
+IN_PERCENT = ("B1",)
+"""Factors that BIDS has in percent."""
 
 TENSOR_PARAMETER = {"FA": "fa", "MD": "md", "AD": "ad", "RD": "rd", "S0": "s0", "V1": "v1"}
 """Metric to the ``param`` entity of tensor maps."""
@@ -227,6 +233,13 @@ def map_name(source: Entities, model: str, metric: str) -> Entities | None:
         return None if parameter is None else source.replace(suffix="dwimap", model=entity, param=parameter)
     suffix = QMRI_SUFFIX.get(metric)
     return None if suffix is None else source.replace(suffix=suffix)
+
+
+def as_written(metric: str, image: Image) -> Image:
+    """Map in the unit of BIDS."""
+    if metric not in IN_PERCENT or image.unit != "1":
+        return image
+    return image.derive(np.asarray(image.data, dtype=np.float32) * 100, unit="percent")
 
 
 def _algorithm(image: Image) -> str:

@@ -1,6 +1,6 @@
 """From files to clean series, and the image of each on which the cord is sought."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -8,22 +8,19 @@ from scipy.ndimage import distance_transform_edt
 
 from qcord.anatomy.contrast import contrast_of
 from qcord.anatomy.segment import segment_cord
-from qcord.core.arrays import AnyArray, BoolArray
-from qcord.core.entities import Entities
+from qcord.core.arrays import BoolArray
 from qcord.core.errors import EmptyRegion, MissingMetadata
 from qcord.core.grid import Grid
 from qcord.core.image import Image, Step, mask_of
-from qcord.core.protocol import Protocol
 from qcord.core.series import Series
 from qcord.ingest.derivatives import Derivatives, find_cord_mask
 from qcord.ingest.gradients import B0_LIMIT
-from qcord.ingest.series import Group, load_diffusion, load_image, load_transfer
+from qcord.ingest.series import Group, load_diffusion, load_image
+from qcord.pipeline.collect import collect
 from qcord.pipeline.settings import Settings
 from qcord.preprocess.denoise import MIN_VOLUMES, denoise
 from qcord.preprocess.motion import apply_shifts, correct_motion
-from qcord.preprocess.noise import estimate_noise
 from qcord.preprocess.noise_correlation import NoiseCorrelation
-from qcord.preprocess.resample import resample
 
 SURROUNDINGS = 4.0
 """Distance [mm] from the cord over which the weight of motion correction falls: the fluid around it, not the muscle."""
@@ -130,48 +127,23 @@ def _diffusion(group: Group, settings: Settings, derivatives: Derivatives) -> Pr
     )
 
 
-def join_volumes(images: Sequence[Image], protocol: Protocol, entities: Entities) -> Series:
-    """Volumes of a transfer series as one series, on the grid of the one with the transfer pulse."""
-    reference = reference_row(protocol)
-    joined = [resample(i, images[reference].grid) for i in images]
-    data = np.stack([np.asarray(i.data, dtype=np.float32) for i in joined], axis=-1)
-    history = tuple(s for i in joined for s in i.history)
-    return Series(images[reference].derive(data, entities=entities, history=history), protocol)
-
-
-def reference_row(protocol: Protocol) -> int:
-    """Row with the transfer pulse, in whose image the cord stands out best; the first if there is none."""
-    state = protocol["MTState"].astype(bool)
-    return int(np.flatnonzero(state)[0]) if state.any() else 0
-
-
-def transfer_noise(images: Sequence[Image]) -> tuple[Image, NoiseCorrelation]:
-    """Noise of the volumes that share the first one's grid, before anything is interpolated."""
-    same = [i for i in images if i.grid.matches(images[0].grid)]
-    stack: AnyArray = np.stack([np.asarray(i.data, dtype=np.float32) for i in same], axis=-1)
-    found = estimate_noise(images[0].derive(stack))
-    return found.sigma, found.correlation
-
-
 def _transfer(group: Group, settings: Settings, derivatives: Derivatives) -> Prepared:
-    images, protocol = load_transfer(group)
-    reference = reference_row(protocol)
-    sigma, correlation = transfer_noise(images)
-    series = join_volumes(images, protocol, group.entities)
-    moved = [i.label for i in images if not i.grid.matches(series.image.grid)]
-    notes = tuple(f"{name} lay on another grid and was resampled." for name in moved)
-    image = images[reference]
+    found = collect(group)
+    series, image = found.series, found.images[found.reference]
     mask = _given_mask(derivatives, group, image.grid)
-    contrast = "MTon" if protocol["MTState"][reference] else contrast_of(image)
+    contrast = "MTon" if series.protocol["MTState"][found.reference] else contrast_of(image)
     quality: dict[tuple[str, str], float] = {}
-    if settings.motion and len(images) > 1:
-        corrected = correct_motion(series, weight=_surroundings(image, contrast, mask), reference=reference)
+    if settings.motion and len(found.images) > 1:
+        weight = _surroundings(image, contrast, mask)
+        corrected = correct_motion(series, weight=weight, reference=found.reference)
         series = corrected.series
         quality |= _motion_quality(corrected.quality)
-    if not sigma.grid.matches(series.image.grid):
-        sigma = resample(sigma, series.image.grid, order=1)
     return Prepared(
-        group, image, contrast, series, sigma, correlation=correlation, quality=quality, notes=notes, mask=mask
+        *(group, image, contrast, series, found.sigma),
+        correlation=found.correlation,
+        quality=quality,
+        notes=found.notes,
+        mask=mask,
     )
 
 

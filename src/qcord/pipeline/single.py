@@ -12,7 +12,7 @@ from qcord.core.image import Image
 from qcord.ingest.bids import Scan, inherited_metadata
 from qcord.ingest.gradients import B0_LIMIT
 from qcord.ingest.nifti import read_image, read_sidecar
-from qcord.ingest.series import Group, load_diffusion
+from qcord.ingest.series import FIELD, QUANTITATIVE, TRANSFER, Group, load_diffusion, transfer_state
 
 
 def scan_of(path: Path) -> Scan:
@@ -48,12 +48,17 @@ def _entities(path: Path) -> Entities:
 
 
 def group_of(images: Sequence[Path | str]) -> Group:
-    """Files as one series: diffusion if gradients lie beside the first, else magnetisation transfer."""
+    """Files as one series: diffusion if gradients lie beside the first, else what its name or transfer pulse says."""
     scans = tuple(scan_of(Path(p)) for p in images)
     if not scans:
-        raise MissingMetadata("No image was given, expected a diffusion series or the volumes of a transfer series.")
-    gradients = scans[0].path.with_name(stem_of(scans[0].path) + ".bval").is_file() or scans[0].entities.suffix == "dwi"
-    return Group("dwi" if gradients else "mt", scans[0].entities.suffix, scans)
+        raise MissingMetadata("No image was given, expected a diffusion series or the volumes of a collection.")
+    suffix = scans[0].entities.suffix
+    if scans[0].path.with_name(stem_of(scans[0].path) + ".bval").is_file() or suffix == "dwi":
+        return Group("dwi", suffix, scans)
+    if suffix in FIELD:
+        return Group("field", suffix, scans)
+    transfer = suffix in TRANSFER or any(transfer_state(s) is not None for s in scans)
+    return Group("mt" if transfer and suffix not in QUANTITATIVE else "qmri", suffix, scans)
 
 
 def read_volume(path: Path) -> Image:
