@@ -14,7 +14,6 @@ from qcord.estimate.simulate import simulate
 from qcord.models.registry import get
 
 THETA = {
-    **{name: model.theta(model.typical[0].values) for name, model in MODELS.items() if model.typical},
     "tensor": np.array([1000.0, 5e-4, 6e-4, 1.6e-3, 1e-4, -5e-5, 2e-4]),
     "mtr": np.array([400.0, 45.0]),
     "mtsat": np.array([1000.0, 1.1, 4.0]),
@@ -23,8 +22,6 @@ THETA = {
 
 
 def protocol_of(name):
-    if name not in {"tensor", "mtr", "mtsat", "mtsat-ernst"}:
-        return get(name).example()
     if name == "tensor":
         directions = np.random.default_rng(0).normal(size=(30, 3))
         directions /= np.linalg.norm(directions, axis=1, keepdims=True)

@@ -36,6 +36,8 @@ class Collected:
         Row of the volume whose grid the series has.
     notes : tuple of str
         What was done to volumes.
+    ratio : Image or None
+        Ratio image of MP2RAGE on the same grid.
     """
 
     series: Series
@@ -44,9 +46,10 @@ class Collected:
     images: tuple[Image, ...]
     reference: int
     notes: tuple[str, ...] = ()
+    ratio: Image | None = None
 
 
-def collect(group: Group, needs: Sequence[str] = (), *, noise: bool = True) -> Collected:
+def collect(group: Group, needs: Sequence[str] = (), *, noise: bool = True, signs: bool = True) -> Collected:
     """Load the volumes of a group as one series.
 
     Parameters
@@ -57,11 +60,13 @@ def collect(group: Group, needs: Sequence[str] = (), *, noise: bool = True) -> C
         Protocol columns that must be known for all volumes of a quantitative collection.
     noise : bool
         Whether to estimate the noise.
+    signs : bool
+        Whether to restore the signs of MP2RAGE: images with a number of shots after an inversion.
 
     Returns
     -------
     Collected
-        The images of MP2RAGE (those with a number of shots after an inversion) with their signs.
+        Volumes on one grid.
 
     Raises
     ------
@@ -76,8 +81,8 @@ def collect(group: Group, needs: Sequence[str] = (), *, noise: bool = True) -> C
     series = join_volumes(loaded.images, loaded.protocol, group.entities)
     grid = series.image.grid
     moved = [i.label for i in loaded.images if not i.grid.matches(grid)]
-    if {"InversionTime", "NumberShots"} <= set(loaded.protocol.columns):
-        ratio = None if loaded.unified is None else resample(loaded.unified, grid)
+    ratio = None if loaded.unified is None else resample(loaded.unified, grid)
+    if signs and {"InversionTime", "NumberShots"} <= set(loaded.protocol.columns):
         series = with_polarity(series, phases=loaded.phases, ratio=ratio)
     return Collected(
         series,
@@ -86,6 +91,7 @@ def collect(group: Group, needs: Sequence[str] = (), *, noise: bool = True) -> C
         loaded.images,
         reference,
         tuple(f"{name} lay on another grid and was resampled." for name in moved),
+        ratio,
     )
 
 

@@ -1,6 +1,6 @@
 """Files of one visit, by the names that BIDS, QSIRecon and the contract of qcord give them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from qcord.pipeline.store import (
     write_text,
 )
 from qcord.pipeline.transforms import field_bytes, field_on_image, field_on_template
-from qcord.report.findings import Findings, Located
+from qcord.report.findings import Field, Findings, Located
 
 QMRI_SUFFIX = {
     **{"MTR": "MTRmap", "MTsat": "MTsat", "T1": "T1map", "R1": "R1map", "T2": "T2map", "R2": "R2map"},
@@ -96,9 +96,17 @@ def write_findings(findings: Findings, folder: Path) -> None:
     for place in findings.located.values():
         write_anatomy(place, findings.template, home)
         write_transforms(place, findings.template, home)
+    taken: set[str] = set()
     for token, fits in findings.fits.items():
+        place = findings.located[token]
+        source, names = place.entities, _map_names(place.entities, fits)
+        if taken & names:  # T1 by transfer and by flip angles, say
+            source = source.replace(acq=token)
+        taken |= names
         for fit in fits:
-            _write_fit(fit, findings.located[token], home)
+            _write_fit(fit, place, source, home)
+    if findings.transmit_field is not None:
+        _write_field(findings.transmit_field, home)
     for token, images in findings.extra.items():
         for name, content in images.items():
             _write_extra(name, content, findings.located[token], home)
@@ -205,9 +213,23 @@ def write_transforms(place: Located, template: str, home: Path) -> None:
         write_json(home / "xfm" / name.replace(extension=".json").name, common)
 
 
-def _write_fit(fit: Fit, place: Located, home: Path) -> None:
+def _map_names(source: Entities, fits: Sequence[Fit]) -> set[str]:
+    found = (map_name(source, fit.model, metric) for fit in fits for metric in fit.maps)
+    return {name.name for name in found if name is not None}
+
+
+def _write_field(field: Field, home: Path) -> None:
+    """Write the transmit field, in percent as BIDS has it."""
+    name, sidecar = field.entities.replace(suffix="TB1map"), {"Sources": list(field.sources)}
+    write_image(home / "fmap" / name.name, as_written("B1", field.image), sidecar)
+    if field.std is not None:
+        error = {**sidecar, "Description": "standard error"}
+        write_image(home / "fmap" / name.replace(desc="se").name, as_written("B1", field.std), error)
+
+
+def _write_fit(fit: Fit, place: Located, source: Entities, home: Path) -> None:
     for metric, image in fit.maps.items():
-        name = map_name(place.entities, fit.model, metric)
+        name = map_name(source, fit.model, metric)
         if name is None:
             continue
         folder = home / ("dwi" if name.suffix == "dwimap" else "anat")
@@ -217,7 +239,7 @@ def _write_fit(fit: Fit, place: Located, home: Path) -> None:
             if other is not None:
                 meaning = {"se": "standard error", "bias": "expected rise of the map by noise"}[kind]
                 write_image(folder / name.replace(desc=kind).name, other, {**sidecar, "Description": meaning})
-    flag = map_name(place.entities, fit.model, next(iter(fit.maps)))
+    flag = next((n for metric in fit.maps if (n := map_name(source, fit.model, metric)) is not None), None)
     if flag is not None:
         folder = home / ("dwi" if flag.suffix == "dwimap" else "anat")
         levels = {int(f): f.sentence for f in Flag}

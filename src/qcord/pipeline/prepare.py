@@ -12,11 +12,12 @@ from qcord.core.arrays import BoolArray
 from qcord.core.errors import EmptyRegion, MissingMetadata
 from qcord.core.grid import Grid
 from qcord.core.image import Image, Step, mask_of
+from qcord.core.protocol import Protocol
 from qcord.core.series import Series
 from qcord.ingest.derivatives import Derivatives, find_cord_mask
 from qcord.ingest.gradients import B0_LIMIT
 from qcord.ingest.series import Group, load_diffusion, load_image
-from qcord.pipeline.collect import collect
+from qcord.pipeline.collect import Collected, collect
 from qcord.pipeline.settings import Settings
 from qcord.preprocess.denoise import MIN_VOLUMES, denoise
 from qcord.preprocess.motion import apply_shifts, correct_motion
@@ -92,6 +93,8 @@ def prepare(group: Group, settings: Settings, derivatives: Derivatives = NONE) -
         return _diffusion(group, settings, derivatives)
     if group.kind == "mt":
         return _transfer(group, settings, derivatives)
+    if group.kind == "qmri":
+        return _quantitative(group, settings, derivatives)
     image = load_image(group)
     return Prepared(group, image, contrast_of(image), mask=_given_mask(derivatives, group, image.grid))
 
@@ -145,6 +148,48 @@ def _transfer(group: Group, settings: Settings, derivatives: Derivatives) -> Pre
         notes=found.notes,
         mask=mask,
     )
+
+
+def _quantitative(group: Group, settings: Settings, derivatives: Derivatives) -> Prepared:
+    notes: list[str] = []
+    known, signed = True, True
+    try:
+        found = collect(group)
+    except (EmptyRegion, MissingMetadata) as error:
+        known, signed = not isinstance(error, EmptyRegion), not isinstance(error, MissingMetadata)
+        notes.append(f"{group.token} could not be used in full: {error}")
+        found = collect(group, noise=known, signs=signed)
+    series, image = found.series, _picture(found, group)
+    mask = _given_mask(derivatives, group, image.grid)
+    contrast = contrast_of(image)
+    quality: dict[tuple[str, str], float] = {}
+    if settings.motion and _taken_apart(series.protocol):
+        corrected = correct_motion(series, weight=_surroundings(image, contrast, mask), reference=found.reference)
+        series = corrected.series
+        quality |= _motion_quality(corrected.quality)
+    return Prepared(
+        *(group, image, contrast, series if signed else None, found.sigma),
+        correlation=found.correlation,
+        quality=quality,
+        notes=(*notes, *found.notes),
+        mask=mask,
+    )
+
+
+def _picture(found: Collected, group: Group) -> Image:
+    """Image on which the cord is sought: the ratio image of MP2RAGE, else the mean of the volumes."""
+    if found.ratio is not None:
+        return found.ratio
+    mean = np.mean(np.abs(np.asarray(found.series.data, dtype=np.float32)), axis=-1)
+    return found.series.image.derive(mean, Step("average", {"volumes": "all"}), entities=group.entities)
+
+
+def _taken_apart(protocol: Protocol) -> bool:
+    """Whether each volume was acquired on its own: no two are echoes of one excitation or trains of one inversion."""
+    same = {"EchoTime", "SliceThickness"}
+    settings = [np.asarray(v, dtype=float) for k, v in protocol.columns.items() if k not in same]
+    apart = np.unique(np.column_stack(settings), axis=0) if settings else np.zeros((1, 1))
+    return "NumberShots" not in protocol and 1 < len(apart) == len(protocol)
 
 
 def _given_mask(derivatives: Derivatives, group: Group, grid: Grid) -> Image | None:

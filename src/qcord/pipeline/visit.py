@@ -21,34 +21,17 @@ from qcord.ingest.landmarks import Landmark
 from qcord.ingest.series import group_scans
 from qcord.maps.fit import fit
 from qcord.maps.recipe import Planned, recipe
+from qcord.pipeline.field import field_for, find_field
 from qcord.pipeline.locate import Cord, carry_cord, find_all_levels, find_cord, locate
 from qcord.pipeline.prepare import Prepared, prepare
 from qcord.pipeline.settings import Settings
-from qcord.report.findings import Findings, Located
+from qcord.report.findings import Field, Findings, Located
 
 Progress = Callable[[str], None]
 
 TABLE_METRICS = (
-    *(
-        "FA",
-        "MD",
-        "AD",
-        "RD",
-        "MTR",
-        "MTsat",
-        "T1",
-        "muFA",
-        "OP",
-        "MK_I",
-        "MK_A",
-        "MK",
-        "AK",
-        "RK",
-        "MKT",
-        "MSD",
-        "MSK",
-    ),
-    *("f", "Dstar", "D"),
+    *("FA", "MD", "AD", "RD", "muFA", "OP", "MK_I", "MK_A", "MK", "AK", "RK", "MKT", "MSD", "MSK", "f", "Dstar", "D"),
+    *("MTR", "MTsat", "T1", "T2", "T2star", "R2star"),
 )
 OWN_NOISE = ("tensor", "kurtosis", "mean-signal-kurtosis")
 """Models whose residuals hold what physiology adds to the noise; those of other models are too few."""
@@ -112,7 +95,11 @@ def process(request: Request, progress: Progress = lambda stage: None) -> Findin
     derivatives = find_derivatives(request.derivatives, request.visit)
     landmarks = (*find_landmarks(derivatives), *request.discs)
     prepared: dict[str, Prepared] = {}
+    progress("transmit field")
+    field, field_notes = find_field(groups)
     for group in groups:
+        if group.kind == "field":
+            continue
         progress(f"clean {group.token}")
         prepared[group.token] = prepare(group, request.settings, derivatives)
     cords, notes = _cords(prepared, progress)
@@ -124,9 +111,9 @@ def process(request: Request, progress: Progress = lambda stage: None) -> Findin
         progress(f"register {token}")
         located[token] = locate(prepared[token], cord, levels[token], request.template)
     progress("fit")
-    fits, unfitted = _fits(prepared, located, request.settings)
+    fits, unfitted = _fits(prepared, located, request.settings, field)
     progress("read out")
-    notes += [n for p in prepared.values() for n in p.notes]
+    notes += [*field_notes, *(n for p in prepared.values() for n in p.notes)]
     notes += [f"{name} was not used: {reason}" for name, reason in skipped]
     return Findings(
         subject=request.visit.subject,
@@ -140,6 +127,7 @@ def process(request: Request, progress: Progress = lambda stage: None) -> Findin
         template=f"{request.template.name} {request.template.version}",
         settings=request.settings.model_dump(),
         extra={token: prepared[token].extra for token in located if prepared[token].extra},
+        transmit_field=field,
     )
 
 
@@ -169,7 +157,7 @@ def _cords(prepared: Mapping[str, Prepared], progress: Progress) -> tuple[dict[s
 
 
 def _fits(
-    prepared: Mapping[str, Prepared], located: Mapping[str, Located], settings: Settings
+    prepared: Mapping[str, Prepared], located: Mapping[str, Located], settings: Settings, field: Field | None
 ) -> tuple[dict[str, tuple[Fit, ...]], list[str]]:
     fits: dict[str, tuple[Fit, ...]] = {}
     notes: list[str] = []
@@ -180,17 +168,20 @@ def _fits(
         done = []
         for plan in recipe([one.series]):
             if plan.possible:
-                done.append(_fit(plan, one, settings))
+                inside = np.asarray(located[token].cord.data, dtype=float) >= 0.5
+                b1, note = field_for(plan.model, field, inside, plan.series.image)
+                done.append(_fit(plan, one, settings, b1))
+                notes += [f"{', '.join(plan.metrics)} of {token}: {note}"] if note else []
             else:
                 notes.append(f"{', '.join(plan.metrics)} of {token} could not be computed: {plan.reason}")
         fits[token] = tuple(done)
     return fits, notes
 
 
-def _fit(plan: Planned, one: Prepared, settings: Settings) -> Fit:
+def _fit(plan: Planned, one: Prepared, settings: Settings, b1: Image | None) -> Fit:
     method = settings.tensor_method if plan.model == "tensor" else None
     sigma = None if plan.model in OWN_NOISE else one.sigma
-    return fit(plan.model, plan.series, noise=sigma, method=method)
+    return fit(plan.model, plan.series, noise=sigma, method=method, given=None if b1 is None else {"B1": b1})
 
 
 def _identity(request: Request) -> dict[str, str]:

@@ -33,7 +33,7 @@ class Located:
     token : str
         Short name of the series, used as ``desc-<token>``.
     kind : str
-        ``anat``, ``dwi`` or ``mt``.
+        ``anat``, ``dwi``, ``mt`` or ``qmri``.
     entities : Entities
         BIDS name of the series.
     sources : tuple of str
@@ -73,6 +73,29 @@ class Located:
 
 
 @dataclass(frozen=True, eq=False)
+class Field:
+    """A transmit field.
+
+    Parameters
+    ----------
+    token : str
+        Name of its series.
+    entities : Entities
+        BIDS name of its series.
+    sources : tuple of str
+        BIDS URIs of its files.
+    image, std : Image
+        Actual over nominal flip angle, and its standard error.
+    """
+
+    token: str
+    entities: Entities
+    sources: tuple[str, ...]
+    image: Image
+    std: Image | None
+
+
+@dataclass(frozen=True, eq=False)
 class Findings:
     """Results of one visit.
 
@@ -96,6 +119,8 @@ class Findings:
         Name and version of the template.
     settings : mapping
         Settings of the run.
+    transmit_field : Field or None
+        Transmit field of the visit.
     """
 
     subject: str
@@ -109,6 +134,7 @@ class Findings:
     template: str
     settings: Mapping[str, Any]
     extra: Mapping[str, Mapping[str, Image | Series]] = field(default_factory=dict)
+    transmit_field: Field | None = None
 
     @property
     def prefix(self) -> str:
@@ -119,6 +145,9 @@ class Findings:
     def steps(self) -> tuple[tuple[str, Step], ...]:
         """Token and step, in the order of the work, each once."""
         seen: dict[tuple[str, str], Step] = {}
+        if self.transmit_field is not None:
+            token = self.transmit_field.token
+            seen |= {(token, step.name): step for step in self.transmit_field.image.history}
         for token, place in self.located.items():
             fitted = [m for f in self.fits.get(token, ()) for m in f.maps.values()]
             own = (*place.image.history, *place.cord.history, *(s for m in fitted for s in m.history))

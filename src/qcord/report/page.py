@@ -28,6 +28,8 @@ SCALE = {
     "MTR": (1.0, "%"),
     "MTsat": (1.0, "%"),
     "T1": (1.0, "s"),
+    **dict.fromkeys(("T2", "T2star"), (1e3, "ms")),
+    "R2star": (1.0, "1/s"),
     **dict.fromkeys(("FA", "muFA", "OP", "MK_I", "MK_A", "MK", "AK", "RK", "MKT", "MSK", "f"), (1.0, "")),
     **dict.fromkeys(("MSD", "D", "Dstar"), (1e3, "10⁻³ mm²/s")),
 }
@@ -107,7 +109,7 @@ def _place(place: Located, findings: Findings) -> dict[str, Any]:
         "caption": caption,
         "sagittal": _encoded(figures.sagittal_figure(place)) if tall else "",
         "cord": _encoded(figures.cord_figure(place)),
-        "profile": _encoded(figures.profile_figure(place)) if place.kind == "anat" else "",
+        "profile": _encoded(figures.profile_figure(place)) if place.kind in {"anat", "qmri"} else "",
         "maps": maps,
     }
 

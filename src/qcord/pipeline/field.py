@@ -1,0 +1,50 @@
+"""The transmit field of a visit, and what it is used for."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from qcord.core.arrays import BoolArray
+from qcord.core.errors import QcordError
+from qcord.core.image import Image
+from qcord.ingest.series import Group
+from qcord.maps.fit import fit
+from qcord.maps.recipe import recipe
+from qcord.maps.transmit_field import smooth_field
+from qcord.models.registry import get
+from qcord.pipeline.collect import collect
+from qcord.preprocess.resample import resample
+from qcord.report.findings import Field
+
+LEAST_COVER = 0.95
+"""Share of the cord that a transmit field must reach to be used: elsewhere maps would have no value."""
+
+
+def find_field(groups: Sequence[Group]) -> tuple[Field | None, list[str]]:
+    """Compute the transmit field from the first series that gives one; the others, and why, are in the notes."""
+    notes: list[str] = []
+    for group in groups:
+        if group.kind != "field":
+            continue
+        try:
+            found = collect(group)
+            plan = recipe([found.series])[0]
+            if plan.possible:
+                smooth = smooth_field(fit(plan.model, found.series, noise=found.sigma))
+                sources = tuple(s.uri for s in group.scans)
+                return Field(group.token, group.entities, sources, smooth.image, smooth.std), notes
+            notes.append(f"The transmit field of {group.token} could not be computed: {plan.reason}")
+        except QcordError as error:
+            notes.append(f"The transmit field of {group.token} could not be computed: {error}")
+    return None, notes
+
+
+def field_for(model: str, field: Field | None, inside: BoolArray, like: Image) -> tuple[Image | None, str]:
+    """Transmit field on the grid of a series, if its model takes one and it reaches the cord; and a note."""
+    if field is None or "B1" not in [p.name for p in get(model).given]:
+        return None, ""
+    there = resample(field.image, like.grid, order=1)
+    cover = float(np.isfinite(np.asarray(there.data))[inside].mean()) if inside.any() else 0.0
+    if cover < LEAST_COVER:
+        return None, f"The transmit field of {field.token} covers {100 * cover:.0f} % of the cord in it: not used."
+    return there, f"Corrected by the transmit field of {field.token}."
