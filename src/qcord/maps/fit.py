@@ -15,7 +15,6 @@ from qcord.estimate.fit import fit as fit_nonlinear
 from qcord.estimate.fit import noise_level
 from qcord.maps.covariance_tensor import fit_covariance_tensor
 from qcord.maps.inhomogeneous_mt import ihmtr, ihmtsat
-from qcord.maps.inversion_recovery import fit_magnitudes, fit_signed
 from qcord.maps.kurtosis import METHODS as KURTOSIS_METHODS
 from qcord.maps.kurtosis import fit_kurtosis
 from qcord.maps.mean_signal_kurtosis import fit_mean_signal_kurtosis
@@ -25,6 +24,7 @@ from qcord.maps.mtr import mtr
 from qcord.maps.mtsat import mtsat
 from qcord.maps.multi_parameter_mapping import multi_parameter_maps
 from qcord.maps.myelin_water import myelin_water
+from qcord.maps.relaxation import fit_relaxation
 from qcord.maps.tensor import METHODS, fit_tensor
 from qcord.maps.variable_flip_angle import flip_angle_maps
 from qcord.models import registry
@@ -46,12 +46,19 @@ FAST: Mapping[str, Mapping[str, Callable[..., Fit]]] = MappingProxyType(
         "ihmtsat": {"closed-form": ihmtsat},
         "mpm": {"log-linear": multi_parameter_maps},
         "myelin-water": {"spectrum": myelin_water},
-        "vfa": {"steady-state": flip_angle_maps},
+        "vfa": {"projection": flip_angle_maps},
+        "mp2rage": {"signed": fit_pair},
         **{
-            name: {"magnitude": partial(fit_magnitudes, name), "signed": partial(fit_signed, name)}
+            name: {"projection": partial(fit_relaxation, name)}
+            for name in ("t2", "r2star", "double-angle", "actual-flip-angle")
+        },
+        **{
+            name: {
+                "magnitude": partial(fit_relaxation, name),
+                "signed": partial(fit_relaxation, name, rician=False),
+            }
             for name in ("inversion-recovery", "inversion-recovery-tr")
         },
-        "mp2rage": {"signed": fit_pair},
     }
 )
 """Model to its own estimators, the default first. They take given maps by their names in lower case."""

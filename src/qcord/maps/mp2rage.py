@@ -13,11 +13,10 @@ from qcord.core.image import Image, Step, mask_of
 from qcord.core.protocol import Protocol
 from qcord.core.series import Series
 from qcord.estimate.blocks import Output, given_maps, noise_map, run_blocks
-from qcord.estimate.fit import as_fit, fit
+from qcord.estimate.fit import as_fit
 from qcord.estimate.jacobian import STEP
 from qcord.estimate.propagate import independent_errors
-from qcord.maps.noise import gaussian_noise
-from qcord.maps.variable_flip_angle import state_transmit_field
+from qcord.maps.relaxation import fit_relaxation
 from qcord.models.mp2rage import MP2RAGE, two_inversions, unified
 
 SCANNER_RANGE = 4095.0
@@ -119,10 +118,7 @@ def fit_pair(
         If the trains of excitations do not fit between the inversions.
     """
     two_inversions(series.protocol)
-    known = {p.name: given[p.name.lower()] for p in MP2RAGE.given if p.name.lower() in given}
-    noise = gaussian_noise(sigma, series)
-    result = fit(MP2RAGE, series, mask, noise=noise, given=known, n_jobs=n_jobs)
-    return state_transmit_field(result, given="B1" in known)
+    return fit_relaxation(MP2RAGE.name, series, mask, sigma=sigma, rician=False, n_jobs=n_jobs, **given)
 
 
 def unified_image(
