@@ -25,6 +25,7 @@ FIELDS = MappingProxyType(
         "RepetitionTimePreparation": ("RepetitionTimePreparation", "RepetitionTimeInversion"),
         "NumberShots": ("NumberShots",),
         "SliceThickness": ("SliceThickness",),
+        "RefocusingFlipAngle": ("RefocusingFlipAngle",),
     }
 )
 """Protocol column to the sidecar fields that may hold it; capitals, blanks and underscores do not matter.
@@ -67,7 +68,7 @@ def load_collection(group: Group, needs: Sequence[str] = ()) -> Collection:
     Returns
     -------
     Collection
-        Columns of `FIELDS`, and ``MTState`` where it is known for all volumes.
+        Columns of `FIELDS` and needed ones, and ``MTState`` where it is known for all volumes.
 
     Raises
     ------
@@ -87,7 +88,7 @@ def load_collection(group: Group, needs: Sequence[str] = ()) -> Collection:
         rows.append(_columns(scan, image, needs))
         images += _volumes(image)
         states += [transfer_state(scan)] * image.n_volumes
-    columns = {name: np.concatenate([row[name] for row in rows]) for name in FIELDS}
+    columns = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
     known: dict[str, AnyArray] = {k: v for k, v in columns.items() if k in needs or not np.isnan(v).all()}
     if all(state is not None for state in states):
         known["MTState"] = np.array(states, dtype=bool)
@@ -122,7 +123,8 @@ def _columns(scan: Scan, image: Image, needs: Sequence[str]) -> dict[str, AnyArr
     inverted = "inversiontime" in fields
     repetition = "RepetitionTimePreparation" if inverted else "RepetitionTimeExcitation"
     columns: dict[str, AnyArray] = {}
-    for name, spellings in FIELDS.items():
+    further = {name: (name,) for name in needs if name not in FIELDS and name != "MTState"}
+    for name, spellings in {**FIELDS, **further}.items():
         wanted = (*spellings, "RepetitionTime") if name == repetition else spellings
         value = next((fields[_plain(w)] for w in wanted if fields.get(_plain(w)) is not None), None)
         if value is None and name in needs:
@@ -138,7 +140,7 @@ def _plain(key: str) -> str:
 def _unit(name: str) -> str:
     from qcord.core.units import QUANTITIES
 
-    return QUANTITIES[name].unit if QUANTITIES[name].unit != "1" else "a number"
+    return QUANTITIES[name].unit if name in QUANTITIES and QUANTITIES[name].unit != "1" else "a number"
 
 
 def _values(name: str, value: Any, scan: Scan, image: Image) -> AnyArray:

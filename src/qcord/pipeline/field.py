@@ -28,12 +28,15 @@ def find_field(groups: Sequence[Group]) -> tuple[Field | None, list[str]]:
             continue
         try:
             found = collect(group)
-            plan = recipe([found.series])[0]
-            if plan.possible:
+            plan = next((p for p in recipe([found.series]) if "B1" in p.metrics), None)
+            if plan is None:
+                notes.append(f"The transmit field of {group.token} could not be computed: its sidecars lack FlipAngle.")
+            elif plan.possible:
                 smooth = smooth_field(fit(plan.model, found.series, noise=found.sigma))
                 sources = tuple(s.uri for s in group.scans)
                 return Field(group.token, group.entities, sources, smooth.image, smooth.std), notes
-            notes.append(f"The transmit field of {group.token} could not be computed: {plan.reason}")
+            else:
+                notes.append(f"The transmit field of {group.token} could not be computed: {plan.reason}")
         except QcordError as error:
             notes.append(f"The transmit field of {group.token} could not be computed: {error}")
     return None, notes
