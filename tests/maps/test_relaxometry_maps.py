@@ -244,3 +244,25 @@ def test_results_do_not_depend_on_threads():
         series = series_of(Rician(20.0).sample(exact, np.random.default_rng(2)), model.example())
         one, two = fit(name, series, noise=20.0, n_jobs=1), fit(name, series, noise=20.0, n_jobs=2)
         np.testing.assert_array_equal(one[model.free[-1].name].data, two[model.free[-1].name].data)
+
+
+@pytest.mark.real
+def test_flip_angle_t1_of_a_real_triplet_is_that_of_the_closed_form_without_its_approximation(data_dir):
+    from qcord.ingest.nifti import read_image
+
+    folder = data_dir / "bids-cord" / "sub-sct019" / "anat"
+    names = ("flip-1_mt-on", "flip-1_mt-off", "flip-2_mt-off")
+    images = [read_image(folder / f"sub-sct019_{n}_MTS.nii.gz") for n in names]
+    mask = read_image(data_dir / "reference" / "sct019_mt_cord.nii.gz")
+    protocol = Protocol(
+        {
+            "FlipAngle": np.array([9.0, 9.0, 15.0]),
+            "RepetitionTimeExcitation": np.array([0.03, 0.03, 0.015]),
+            "MTState": np.array([True, False, False]),
+        }
+    )
+    series = Series(images[0].derive(np.stack([i.data for i in images], axis=-1)), protocol)
+    exact, closed = fit("vfa", series, mask), fit("mtsat", series, mask, method="half-tangent")
+    both = np.isfinite(exact["T1"].data) & np.isfinite(closed["T1"].data) & (mask.data > 0.5)
+    assert both.sum() > 0.97 * (mask.data > 0.5).sum()
+    np.testing.assert_allclose(exact["T1"].data[both], closed["T1"].data[both], rtol=1e-3)
