@@ -40,7 +40,7 @@ def noisy(signal, sigma, generator):
 
 @pytest.fixture(scope="module")
 def collections(raw, tmp_path_factory):
-    """Raw data set with MEGRE, VFA, TB1DAM and MP2RAGE without polarity, one tissue everywhere."""
+    """Raw data set with MEGRE, VFA, TB1DAM, MP2RAGE, and MP2RAGE without polarity; one tissue everywhere."""
     root = tmp_path_factory.mktemp("collections") / "raw"
     anat = root / SUBJECT / "anat"
     anat.mkdir(parents=True)
@@ -67,8 +67,15 @@ def collections(raw, tmp_path_factory):
         coarse = nib.Nifti1Image(shape[::2, ::2], like.affine @ np.diag([2, 2, 1, 1]))
         volume = noisy(shape[::2, ::2] * angles[k], 0.01 * np.quantile(shape, 0.9), generator)
         written(root / SUBJECT / "fmap", f"flip-{k + 1}_TB1DAM", volume, coarse, FlipAngle=60.0 * (k + 1))
+    protocol = get("mp2rage").example()
+    shape, like = shape[::2, ::2], coarse
+    signed = shape[..., None] * get("mp2rage").signal(np.array([1.0, 1 / T1]), protocol, np.array([FIELD, 0.96]))
+    signed += 0.001 * np.quantile(shape, 0.9) * generator.standard_normal(signed.shape)
+    written(anat, "UNIT1", signed.prod(axis=-1) / (signed**2).sum(axis=-1), like)
+    for k in range(2):
         trains = {"InversionTime": 0.7 + 1.8 * k, "FlipAngle": 4 + k, "RepetitionTimeExcitation": 0.0068}
-        written(anat, f"inv-{k + 1}_MP2RAGE", volume, coarse, **trains, RepetitionTime=5.0, NumberShots=[32, 48])
+        for name in (f"inv-{k + 1}_MP2RAGE", f"run-2_inv-{k + 1}_MP2RAGE"):
+            written(anat, name, np.abs(signed[..., k]), like, **trains, RepetitionTime=5.0, NumberShots=[32, 48])
     return root
 
 
@@ -90,8 +97,9 @@ def inside(results, token):
 def test_maps_are_right_and_named_by_bids(results):
     rate = np.asarray(nib.load(results / "anat" / f"{SUBJECT}_R2starmap.nii.gz").dataobj)
     assert np.median(rate[inside(results, "MEGRE")]) == pytest.approx(R2STAR, rel=0.02)
-    time = np.asarray(nib.load(results / "anat" / f"{SUBJECT}_T1map.nii.gz").dataobj)
-    assert np.nanmedian(time[inside(results, "VFA")]) == pytest.approx(T1, rel=0.02)
+    for source, name in (("MP2RAGE", "T1map"), ("VFA", "acq-VFA_T1map")):  # two series give one map
+        time = np.asarray(nib.load(results / "anat" / f"{SUBJECT}_{name}.nii.gz").dataobj)
+        assert np.nanmedian(time[inside(results, source)]) == pytest.approx(T1, rel=0.02)
     field = nib.load(results / "fmap" / f"{SUBJECT}_TB1map.nii.gz")
     assert np.nanmedian(np.asarray(field.dataobj)) == pytest.approx(100 * FIELD, rel=0.01)
     assert json.loads((results / "fmap" / f"{SUBJECT}_TB1map.json").read_text())["Units"] == "percent"
@@ -113,10 +121,11 @@ def test_tables_hold_the_values_and_notes_say_what_was_done(results):
     whole = table[(table["region"] == "white matter") & (table["estimator"] == "wa") & table["slice"].isna()]
     found = whole.groupby(["source", "metric"])["value"].median()
     assert found["VFA", "T1"] == pytest.approx(T1, rel=0.02)
+    assert found["MP2RAGE", "T1"] == pytest.approx(T1, rel=0.02)
     assert found["MEGRE", "R2star"] == pytest.approx(R2STAR, rel=0.02)
     assert found["MEGRE", "T2star"] == pytest.approx(1 / R2STAR, rel=0.03)
     notes = json.loads((results / f"{SUBJECT}_desc-atlas_metrics.json").read_text())["Notes"]
     assert "T1 of VFA: Corrected by the transmit field of TB1DAM." in notes
-    assert any(n.startswith("MP2RAGE could not be used in full: ") and "without polarity" in n for n in notes)
+    assert any(n.startswith("MP2RAGERun2 could not be used in full: ") and "without polarity" in n for n in notes)
     page = (results / f"{SUBJECT}.html").read_text(encoding="utf-8")
     assert "doi:10.1006/jmra.1993.1133" in page or "10.1006/jmra.1993.1133" in page

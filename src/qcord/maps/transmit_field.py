@@ -5,10 +5,50 @@ import numpy as np
 from qcord.core.fit import Fit
 from qcord.core.flags import Flag
 from qcord.core.image import Image
+from qcord.core.series import Series
+from qcord.maps.relaxation import fit_relaxation
 from qcord.preprocess.smoothing import Smoothed, smooth
 
 WIDTH = 8.0
 """Full width at half maximum [mm] of the Gaussian: the field varies by some percent over a centimetre of the neck."""
+
+
+FAINT = 8.0
+"""Signal over noise below which a voxel does not enter: its estimate, and the error that comes with it, are chance."""
+
+
+def transmit_field(
+    series: Series, sigma: Image, *, model: str, width: float = WIDTH, n_jobs: int | None = None
+) -> Smoothed:
+    """Fit and smooth the transmit field where there is signal.
+
+    Parameters
+    ----------
+    series : Series
+        Images of two flip angles or two repetition times.
+    sigma : Image
+        Standard deviation of the noise.
+    model : str
+        ``double-angle`` or ``actual-flip-angle``.
+    width : float
+        Full width at half maximum of the Gaussian [mm].
+    n_jobs : int, optional
+        Threads.
+
+    Returns
+    -------
+    Smoothed
+        As of `smooth_field`.
+
+    Raises
+    ------
+    EmptyRegion
+        If no voxel has signal, or none a regular estimate.
+    """
+    with np.errstate(invalid="ignore"):
+        lit = np.abs(series.data).max(axis=-1) > FAINT * np.asarray(sigma.data).reshape(series.image.grid.shape)
+    mask = series.image.derive(lit.astype(np.uint8), unit="label")
+    return smooth_field(fit_relaxation(model, series, mask, sigma=sigma, n_jobs=n_jobs), width=width)
 
 
 def smooth_field(result: Fit, mask: Image | None = None, *, width: float = WIDTH) -> Smoothed:
@@ -19,7 +59,7 @@ def smooth_field(result: Fit, mask: Image | None = None, *, width: float = WIDTH
     result : Fit
         Of model ``double-angle`` or ``actual-flip-angle``.
     mask : Image, optional
-        Voxels to use; all that were fitted by default.
+        Voxels to use; all that were fitted by default. Air must not be among them.
     width : float
         Full width at half maximum of the Gaussian [mm].
 

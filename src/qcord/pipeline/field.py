@@ -8,9 +8,8 @@ from qcord.core.arrays import BoolArray
 from qcord.core.errors import QcordError
 from qcord.core.image import Image
 from qcord.ingest.series import Group
-from qcord.maps.fit import fit
 from qcord.maps.recipe import recipe
-from qcord.maps.transmit_field import smooth_field
+from qcord.maps.transmit_field import transmit_field
 from qcord.models.registry import get
 from qcord.pipeline.collect import collect
 from qcord.preprocess.resample import resample
@@ -31,8 +30,8 @@ def find_field(groups: Sequence[Group]) -> tuple[Field | None, list[str]]:
             plan = next((p for p in recipe([found.series]) if "B1" in p.metrics), None)
             if plan is None:
                 notes.append(f"The transmit field of {group.token} could not be computed: its sidecars lack FlipAngle.")
-            elif plan.possible:
-                smooth = smooth_field(fit(plan.model, found.series, noise=found.sigma))
+            elif plan.possible and found.sigma is not None:
+                smooth = transmit_field(found.series, found.sigma, model=plan.model)
                 sources = tuple(s.uri for s in group.scans)
                 return Field(group.token, group.entities, sources, smooth.image, smooth.std), notes
             else:
