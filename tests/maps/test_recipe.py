@@ -9,6 +9,7 @@ from qcord.core.series import Series
 from qcord.maps.fit import FAST, methods
 from qcord.maps.recipe import RULES, recipe
 from qcord.models.kurtosis import even_directions
+from qcord.models.noddi import NODDI
 from qcord.models.registry import MODELS, get
 
 
@@ -92,6 +93,16 @@ def test_directions_of_both_shells_count_together():
     assert plan(shells((0, 3), (700, 12), (2000, 18)))["kurtosis"].possible
     few = shells((0, 3), (700, 14), (2000, 14))
     assert "has 14 directions" in plan(few)["kurtosis"].reason
+
+
+def test_two_shells_give_neurites_and_one_shell_says_why_not():
+    planned = plan(NODDI.example())
+    assert {"noddi", "smt", "smt-mc"} <= {name for name, p in planned.items() if p.possible}
+    assert planned["noddi"].metrics == ("ICVF", "ODI", "ISOVF")
+    assert "30 at 800 s/mm2; NODDI takes b = 0 and two shells" in plan(cord_protocol())["noddi"].reason
+    weak = plan(NODDI.example().replace(BValue=NODDI.example()["BValue"] * 0.4))
+    assert "NODDI takes b = 0 and two shells" in weak["noddi"].reason
+    assert "spherical mean technique takes" in weak["smt"].reason
 
 
 def test_series_without_a_model_are_not_planned():

@@ -19,6 +19,7 @@ class Flag(IntEnum):
     NOT_SEPARABLE = 10
     ASSUMED_LEVEL = 11
     NO_ERROR = 12
+    UNDETERMINED = 13
 
     @property
     def sentence(self) -> str:
@@ -45,4 +46,5 @@ _SENTENCES = {
     Flag.NOT_SEPARABLE: "The data do not separate this region from its neighbours; no value.",
     Flag.ASSUMED_LEVEL: "No landmark fixes the level; the position along the cord was assumed.",
     Flag.NO_ERROR: "The error of the input is not known; the value has no interval.",
+    Flag.UNDETERMINED: "The data leave a parameter open, as its standard error says; do not read it on its own.",
 }

@@ -24,7 +24,9 @@ from qcord.maps.mtr import mtr
 from qcord.maps.mtsat import mtsat
 from qcord.maps.multi_parameter_mapping import multi_parameter_maps
 from qcord.maps.myelin_water import myelin_water
+from qcord.maps.noddi import fit_noddi
 from qcord.maps.relaxation import fit_relaxation
+from qcord.maps.spherical_mean import fit_spherical_mean
 from qcord.maps.tensor import METHODS, fit_tensor
 from qcord.maps.variable_flip_angle import flip_angle_maps
 from qcord.models import registry
@@ -59,6 +61,9 @@ FAST: Mapping[str, Mapping[str, Callable[..., Fit]]] = MappingProxyType(
             }
             for name in ("inversion-recovery", "inversion-recovery-tr")
         },
+        "noddi": {"likelihood": fit_noddi},
+        "smt": {"powder-average": partial(fit_spherical_mean, model="smt")},
+        "smt-mc": {"powder-average": partial(fit_spherical_mean, model="smt-mc")},
     }
 )
 """Model to its own estimators, the default first. They take given maps by their names in lower case."""

@@ -8,6 +8,7 @@ from qcord.core.protocol import Protocol
 from qcord.core.series import Series
 from qcord.maps.mean_signal_kurtosis import mean_weights
 from qcord.maps.microscopic_anisotropy import powder_check
+from qcord.maps.spherical_mean import spherical_mean_check
 from qcord.models.covariance_tensor import QTI, covariance_design
 from qcord.models.inhomogeneous_mt import IHMTR, IHMTSAT, ratio_rows, saturation_rows
 from qcord.models.inversion_recovery import INVERSION_RECOVERY, inversion_rows
@@ -20,7 +21,9 @@ from qcord.models.microscopic_anisotropy import GAMMA
 from qcord.models.mp2rage import MP2RAGE, two_inversions
 from qcord.models.multi_parameter_mapping import MPM, weightings
 from qcord.models.myelin_water import MYELIN_WATER, require_echo_train
+from qcord.models.noddi import NODDI, require_shells
 from qcord.models.quantitative_mt import QUANTITATIVE_MT, require_pulses
+from qcord.models.spherical_mean import SMT, SMT_MC
 from qcord.models.spoiled_gradient_echo import MTSAT, triplet_rows
 from qcord.models.tensor import TENSOR, log_design
 from qcord.models.transmit_field import ACTUAL_FLIP_ANGLE, DOUBLE_ANGLE, angle_pair, repetition_pair
@@ -82,6 +85,9 @@ RULES = (
     Rule(R2STAR_MODEL.name, ("R2star", "T2star"), "EchoTime", echo_rows, suffixes=("MEGRE",)),
     Rule(DOUBLE_ANGLE.name, ("B1",), "FlipAngle", angle_pair, suffixes=("TB1DAM",)),
     Rule(ACTUAL_FLIP_ANGLE.name, ("B1",), "RepetitionTimeExcitation", repetition_pair, suffixes=("TB1AFI",)),
+    Rule(NODDI.name, ("ICVF", "ODI", "ISOVF"), "BValue", require_shells),
+    Rule(SMT.name, ("MicroFA", "MicroMD"), "BValue", spherical_mean_check),
+    Rule(SMT_MC.name, ("NeuriteFraction", "NeuriteDiffusivity"), "BValue", spherical_mean_check),
 )
 """One row a model; a new contrast adds one."""
 

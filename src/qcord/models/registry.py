@@ -16,14 +16,16 @@ from qcord.models.microscopic_anisotropy import CUMULANT, GAMMA
 from qcord.models.mp2rage import MP2RAGE
 from qcord.models.multi_parameter_mapping import MPM
 from qcord.models.myelin_water import MYELIN_WATER, MYELIN_WATER_CSF
+from qcord.models.noddi import NODDI
 from qcord.models.quantitative_mt import QUANTITATIVE_MT
+from qcord.models.spherical_mean import SMT, SMT_MC
 from qcord.models.spoiled_gradient_echo import MTSAT, MTSAT_ERNST
 from qcord.models.tensor import TENSOR
 from qcord.models.transmit_field import ACTUAL_FLIP_ANGLE, DOUBLE_ANGLE
 from qcord.models.transverse_relaxation import R2STAR_MODEL, T2
 from qcord.models.variable_flip_angle import VFA
 
-_DIFFUSION = (TENSOR, KURTOSIS, MEAN_SIGNAL_KURTOSIS, IVIM, GAMMA, CUMULANT, QTI)
+_DIFFUSION = (TENSOR, KURTOSIS, MEAN_SIGNAL_KURTOSIS, IVIM, GAMMA, CUMULANT, QTI, NODDI, SMT, SMT_MC)
 _TRANSFER = (MTR, MTSAT, MTSAT_ERNST, IHMTR, IHMTSAT, QUANTITATIVE_MT, MPM)
 _RELAXATION = (
     *(MYELIN_WATER, MYELIN_WATER_CSF),

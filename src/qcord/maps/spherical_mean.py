@@ -1,0 +1,137 @@
+"""Maps of the spherical mean technique: powder averages of a diffusion series, and the fit of them."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from qcord.core.arrays import AnyArray, BoolArray
+from qcord.core.fit import Fit
+from qcord.core.flags import Flag
+from qcord.core.image import Image, Step
+from qcord.core.model import SignalModel
+from qcord.core.noise import Gaussian
+from qcord.core.protocol import Protocol
+from qcord.core.series import Series
+from qcord.estimate.blocks import noise_map
+from qcord.estimate.fit import fit as fit_nonlinear
+from qcord.maps.powder import averaged_protocol, powder_average, scatter
+from qcord.models.encoding import UNWEIGHTED
+from qcord.models.spherical_mean import FASTEST, SMT, SMT_MC, require_averages
+
+FORMS = {model.name: model for model in (SMT, SMT_MC)}
+
+LOWEST_SNR = 3.0
+"""Signal without weighting, over noise, below which there is no value."""
+
+UNKNOWN = 12**-0.5
+"""Standard error of a fraction that tells nothing: that of a draw from 0 to 1."""
+
+
+def fit_spherical_mean(
+    series: Series,
+    mask: Image | None = None,
+    *,
+    model: str = SMT.name,
+    sigma: Image | float | Sequence[float] | None = None,
+    rician: bool = True,
+    n_jobs: int | None = None,
+) -> Fit:
+    """Average a diffusion series over directions and fit a model of the averages.
+
+    Parameters
+    ----------
+    series : Series
+        Magnitudes, with BValue [s/mm2] and Direction (unit vectors in world axes).
+    mask : Image, optional
+        Voxels to fit; all by default.
+    model : str
+        ``smt`` (tensor of micro-environments) or ``smt-mc`` (neurites and the space around them).
+    sigma : Image, float or sequence of float, optional
+        Standard deviation of the noise; one map or value, or one a volume. Without it, what directions scatter about a
+        smooth function of them gives it (`qcord.maps.powder.scatter`).
+    rician : bool
+        Whether the noise is that of magnitudes, whose floor is taken off before averaging.
+    n_jobs : int, optional
+        Threads; the result does not depend on it.
+
+    Returns
+    -------
+    Fit
+        Maps of the model's values, with standard errors and bias. ``smt``: MicroMD, MicroAD, MicroRD [mm2/s],
+        MicroDelta, MicroFA, S0; ``smt-mc``: NeuriteFraction, NeuriteDiffusivity, ExtraRD [mm2/s], S0.
+
+    Raises
+    ------
+    NotIdentifiable
+        If the series has not b = 0 and two shells.
+    MissingMetadata
+        If there are no b-values or directions.
+    ImplausibleValue
+        If encoding is not linear.
+
+    Notes
+    -----
+    Two shells and b = 0 leave no residual: only the noise of the averages tells the errors. Where diffusion is all but
+    isotropic, the averages do not tell anisotropy: the voxel is flagged UNDETERMINED, and the standard errors are those
+    of values that may be anything.
+    """
+    chosen: SignalModel = FORMS[model]
+    spherical_mean_check(series.protocol)
+    noise = scatter(series) if sigma is None else sigma
+    averages = powder_average(series, sigma=noise, rician=rician)
+    assert averages.sigma is not None
+    fit = fit_nonlinear(chosen, averages.series, mask, noise=Gaussian(averages.sigma.data), n_jobs=n_jobs)
+    settings = {
+        "model": chosen.name,
+        "method": "powder averages",
+        "noise": "scatter" if sigma is None else "given",
+        "distribution": "rician" if rician else "gaussian",
+        "averages": len(averages.weights),
+    }
+    lit = _lit(series, noise_map(noise, series.image.grid, len(series.protocol)))
+    return _bounded(chosen, fit, lit, Step("fit_spherical_mean", settings, chosen.references))
+
+
+def spherical_mean_check(protocol: Protocol) -> None:
+    """Raise unless the powder averages of a protocol determine the models; see `require_averages`."""
+    require_averages(averaged_protocol(protocol))
+
+
+def _lit(series: Series, level: AnyArray | None) -> BoolArray:
+    """Where the unweighted signal is above the noise (x, y, z); true where it is NaN, which has a flag of its own."""
+    rows = np.flatnonzero(series.protocol["BValue"] <= UNWEIGHTED)
+    mean = sum(series.data[..., n].astype(float) for n in rows) / len(rows)
+    floor = 0.0 if level is None else LOWEST_SNR * np.nan_to_num(level[..., 0])
+    with np.errstate(invalid="ignore"):
+        return np.asarray(~((mean <= 0) | (mean < floor)))
+
+
+def _bounded(model: SignalModel, fit: Fit, lit: BoolArray, step: Step) -> Fit:
+    """Errors no larger than what a value may vary at all, bias no larger than these, and flags that say so."""
+    fraction = model.free[1 if model.free[1].unit == "1" else 2].name
+    flag, spread = np.array(fit.flag.data), np.asarray(fit.std[fraction].data)
+    with np.errstate(invalid="ignore"):
+        open_ = np.isin(flag, [Flag.OK, Flag.AT_BOUND, Flag.NOT_CONVERGED]) & (spread >= UNKNOWN)
+        flag[open_] = Flag.UNDETERMINED
+        flag[~lit & (flag != Flag.OUTSIDE) & (flag != Flag.NOT_FINITE)] = Flag.NO_SIGNAL
+
+        def capped(name: str) -> AnyArray:
+            limit = np.inf if name == "S0" else {"1": 1.0, "mm2/s": FASTEST}[fit.maps[name].unit]
+            return np.asarray(np.minimum(fit.std[name].data, np.float32(limit)))
+
+        std = {name: capped(name) for name in fit.maps}
+        # where a parameter is open, or the bias beyond the error, the expansion in powers of the noise has failed
+        bias = {k: np.where(open_, np.float32(0), np.clip(b.data, -std[k], std[k])) for k, b in fit.bias.items()}
+
+    def image(one: Image, data: AnyArray) -> Image:
+        return one.derive(np.where(lit, data, np.float32(np.nan)), history=(*one.history[:-1], step))
+
+    return Fit(
+        fit.model,
+        {name: image(one, one.data) for name, one in fit.maps.items()},
+        {name: image(fit.std[name], data) for name, data in std.items()},
+        image(fit.rmse, fit.rmse.data),
+        fit.flag.derive(flag, history=(*fit.flag.history[:-1], step)),
+        fit.criterion,
+        {name: image(fit.bias[name], data) for name, data in bias.items()},
+    )
