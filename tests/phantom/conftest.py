@@ -17,7 +17,7 @@ def injured() -> PhantomSubject:
         label="injured",
         seed=4,
         compression=Compression("C5/C6", 0.4, 14.0),
-        lesion=Lesion("C3", "fasciculus gracilis", "right", 1.8, 12.0),
+        lesions=(Lesion("C3", "fasciculus gracilis", "right", 1.8, 12.0),),
         series=("dwi", "MTS"),
     )
     return make_subject(spec)

@@ -8,6 +8,7 @@ from qcord.phantom.body import make_body
 from qcord.phantom.contrast import signal, surrounding_signals
 from qcord.phantom.spec import PhantomSpec
 from qcord.phantom.tissue import SURROUNDINGS, axial_radial, default_tissues, tissue_table
+from qcord.phantom.values import around_tissue
 from qcord.template import tables
 
 UP = np.array([0.0, 0.0, 1.0])
@@ -65,12 +66,12 @@ def test_diffusion_signal_by_hand(cord):
 def test_contrasts_are_those_of_real_scans(body, cord):
     """Signs that every radiologist knows: fluid bright and muscle dark on T2w, gray matter brighter on T2*."""
     table = tissue_table(default_tissues())
-    around = {name: table.around(name) for name in SURROUNDINGS}
+    around = {name: around_tissue(table, name) for name in SURROUNDINGS}
     level = {}
     for name in ("T2w", "T2star", "MTS", "dwi"):
-        protocol = acquisition(name, body).protocol
-        pure = signal(name, cord, protocol, tangent=UP, gradient_echo="mtsat")
-        others = surrounding_signals(around, name, protocol, "mtsat")
+        plan = acquisition(name, body)
+        pure = signal(name, cord, plan.protocol, tangent=UP, gradient_echo="mtsat")
+        others = surrounding_signals(around, plan, "mtsat")
         level[name] = {"white": pure[:30].mean(axis=0), "gray": pure[30:].mean(axis=0), **others}
     t2, star, mt, dwi = (level[n] for n in ("T2w", "T2star", "MTS", "dwi"))
     assert 2.5 < t2["fluid"][0] / t2["white"][0] < 8

@@ -236,7 +236,7 @@ def test_motion_moves_slices_by_what_the_truth_says():
 
 
 def test_sides_are_those_of_the_patient():
-    spec = PhantomSpec(lesion=Lesion("C4", side="left"), series=("MTS",), rotation=(0.0, 0.0, 0.0))
+    spec = PhantomSpec(lesions=(Lesion("C4", side="left"),), series=("MTS",), rotation=(0.0, 0.0, 0.0))
     subject = make_subject(spec)
     truth = subject.truth["MTS"]
     hurt = np.argwhere(truth.maps["MTsat"].data < 2.7)

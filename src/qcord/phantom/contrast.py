@@ -9,8 +9,12 @@ from qcord.core.arrays import FloatArray
 from qcord.core.protocol import Protocol
 from qcord.models.registry import get
 from qcord.models.spoiled_gradient_echo import ernst_signal
-from qcord.models.tensor import TENSOR
+from qcord.models.tensor import TENSOR, b_matrix
+from qcord.phantom.acquisition import COMPARTMENTS, Acquisition
+from qcord.phantom.microstructure import compartment_signal
+from qcord.phantom.parameters import fibre_axis, theta_of, unmodelled
 from qcord.phantom.tissue import axial_radial
+from qcord.phantom.values import Tissue
 
 Values = Mapping[str, FloatArray]
 
@@ -29,9 +33,96 @@ RELATIVE = MappingProxyType(
 """Signal over that of the same tissue at rest and not suppressed (assumed): blood leaves between refocusing pulses,
 fat is suppressed, and fresh blood and fluid flow into slices and slabs."""
 
+_UP = np.array([[0.0, 0.0, 1.0]])
 
-def signal(name: str, values: Values, protocol: Protocol, *, tangent: FloatArray, gradient_echo: str) -> FloatArray:
-    """Signal of tissues.
+
+def tissue_signal(
+    plan: Acquisition,
+    tissue: Tissue,
+    tangent: FloatArray,
+    *,
+    gradient_echo: str,
+    given: Mapping[str, FloatArray] | None = None,
+) -> FloatArray:
+    """Signal of tissues in a series.
+
+    Parameters
+    ----------
+    plan : Acquisition
+        The series.
+    tissue : Tissue
+        n places, t tissues.
+    tangent : (n, 3) array
+        Direction of the fibres in the world.
+    gradient_echo : str
+        Model of the MT images.
+    given : mapping of str to (n,) array, optional
+        Given parameters of models where they differ from their defaults, such as ``B1``.
+
+    Returns
+    -------
+    (n, t, rows) array
+        Signal, unit of the proton density.
+    """
+    if plan.formula == COMPARTMENTS:
+        first = _spin_echo(tissue.values, plan.protocol)
+        return first[..., None] * compartment_signal(tissue.values, plan.protocol, tangent)
+    if plan.model:
+        return _by_model(plan, tissue, tangent, given or {})
+    b1 = (given or {}).get("B1")
+    return signal(
+        plan.formula,
+        tissue.values,
+        plan.protocol,
+        tangent=tangent[:, None],
+        gradient_echo=gradient_echo,
+        b1=None if b1 is None else b1[:, None],
+    )
+
+
+def _by_model(plan: Acquisition, tissue: Tissue, tangent: FloatArray, given: Mapping[str, FloatArray]) -> FloatArray:
+    """Signal by the formula of a registered model; directions are turned so that fibres lie where they belong."""
+    model, protocol = get(plan.model), plan.protocol
+    n = len(tangent)
+    theta = theta_of(model, tissue, float(plan.metadata["MagneticFieldStrength"]))
+    known = np.broadcast_to(model.given_defaults(), (n, 1, len(model.given))).copy()
+    for name, values in given.items():
+        if name in [p.name for p in model.given]:
+            known[:, 0, model.given_index(name)] = values
+    weight = unmodelled(model, tissue, protocol)
+    if "Direction" not in model.needs or "Direction" not in protocol:
+        return np.asarray(model.signal(theta, protocol, known) * weight)
+    result = np.empty((*theta.shape[:2], len(protocol)))
+    for column in range(theta.shape[1]):
+        own = fibre_axis(model, theta[0, column], protocol)
+        for row in range(n):
+            turned = _turned(protocol, rotation_between(tangent[row], own))
+            result[row, column] = model.signal(theta[row, column], turned, known[row, 0])
+    return result * weight
+
+
+def rotation_between(first: FloatArray, second: FloatArray) -> FloatArray:
+    """Rotation (3, 3) by the shortest way from one unit vector (3,) to another that is not opposite to it."""
+    cross = np.cross(first, second)
+    skew = np.array([[0, -cross[2], cross[1]], [cross[2], 0, -cross[0]], [-cross[1], cross[0], 0]])
+    return np.asarray(np.eye(3) + skew + np.einsum("ij,jk->ik", skew, skew) / (1 + np.dot(first, second)))
+
+
+def _turned(protocol: Protocol, rotation: FloatArray) -> Protocol:
+    names = [name for name in ("Direction", "SecondDirection") if name in protocol]
+    return protocol.replace(**{name: np.einsum("nj,ij->ni", protocol[name], rotation) for name in names})
+
+
+def signal(
+    name: str,
+    values: Values,
+    protocol: Protocol,
+    *,
+    tangent: FloatArray,
+    gradient_echo: str,
+    b1: FloatArray | None = None,
+) -> FloatArray:
+    """Signal of tissues in one of the series of the standard protocol.
 
     Parameters
     ----------
@@ -45,6 +136,8 @@ def signal(name: str, values: Values, protocol: Protocol, *, tangent: FloatArray
         Direction of the fibres in the world; broadcasts against the values.
     gradient_echo : str
         Model of the MT images.
+    b1 : (...) array, optional
+        Transmit field, for the MT images; 1 by default. Broadcasts against the values.
 
     Returns
     -------
@@ -56,7 +149,7 @@ def signal(name: str, values: Values, protocol: Protocol, *, tangent: FloatArray
     if name == "T2star":
         return _gradient_echo(values, protocol)
     if name == "MTS":
-        return _transfer(values, protocol, gradient_echo)
+        return _transfer(values, protocol, gradient_echo, b1)
     return _diffusion(values, protocol, tangent)
 
 
@@ -79,16 +172,22 @@ def _gradient_echo(values: Values, protocol: Protocol) -> FloatArray:
     return np.asarray(steady * np.exp(-protocol["EchoTime"] / values["T2star"][..., None]))
 
 
-def _transfer(values: Values, protocol: Protocol, gradient_echo: str) -> FloatArray:
+def _transfer(values: Values, protocol: Protocol, gradient_echo: str, b1: FloatArray | None = None) -> FloatArray:
     model = get(gradient_echo)
     theta = np.stack([values["PD"], 1 / values["T1"], values["MTsat"]], axis=-1)
-    steady = model.signal(theta, protocol, model.given_defaults())
+    given = model.given_defaults() if b1 is None else b1[..., None]
+    steady = model.signal(theta, protocol, given)
     return np.asarray(steady * np.exp(-protocol["EchoTime"] / values["T2star"][..., None]))
 
 
-def _diffusion(values: Values, protocol: Protocol, tangent: FloatArray) -> FloatArray:
+def _spin_echo(values: Values, protocol: Protocol) -> FloatArray:
+    """Signal (...) without diffusion weighting; echo and repetition time are those of the first volume."""
     te, tr = protocol["EchoTime"], protocol["RepetitionTime"]
-    first = values["PD"] * (1 - np.exp(-tr[0] / values["T1"])) * np.exp(-te[0] / values["T2"])
+    return np.asarray(values["PD"] * (1 - np.exp(-tr[0] / values["T1"])) * np.exp(-te[0] / values["T2"]))
+
+
+def _diffusion(values: Values, protocol: Protocol, tangent: FloatArray) -> FloatArray:
+    first = _spin_echo(values, protocol)
     elements = tensor_elements(values["FA"], values["MD"], tangent)
     first, elements = np.broadcast_arrays(first[..., None], elements)
     theta = np.concatenate([first[..., :1], elements], axis=-1)
@@ -104,14 +203,17 @@ def tensor_elements(fa: FloatArray, md: FloatArray, tangent: FloatArray) -> Floa
     return np.asarray(across[..., None] * unit + (along - across)[..., None] * outer)
 
 
-def surrounding_signals(
-    around: Mapping[str, Mapping[str, float]], name: str, protocol: Protocol, gradient_echo: str
-) -> dict[str, FloatArray]:
-    """Signal (n,) of each tissue around the cord; blood is voided, and fat suppressed, where the sequence does so."""
+def surrounding_signals(around: Mapping[str, Tissue], plan: Acquisition, gradient_echo: str) -> dict[str, FloatArray]:
+    """Signal (rows,) of each tissue around the cord; blood is voided, and fat suppressed, where the sequence does so.
+
+    Diffusion around the cord is free, whatever the model of the cord.
+    """
     signals = {}
-    for tissue, values in around.items():
-        arrays = {metric: np.asarray(value, dtype=float) for metric, value in values.items()}
-        upward = np.array([0.0, 0.0, 1.0])
-        pure = signal(name, arrays, protocol, tangent=upward, gradient_echo=gradient_echo)
-        signals[tissue] = pure * RELATIVE.get((name, tissue), 1.0)
+    for name, tissue in around.items():
+        if "BValue" in plan.protocol:
+            trace = b_matrix(plan.protocol)[:, :3].sum(axis=1)
+            pure = _spin_echo(tissue.values, plan.protocol)[0, 0] * np.exp(-trace * tissue["MD"][0, 0])
+        else:
+            pure = tissue_signal(plan, tissue, _UP, gradient_echo=gradient_echo)[0, 0]
+        signals[name] = pure * RELATIVE.get((plan.kind, name), 1.0)
     return signals

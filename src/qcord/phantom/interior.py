@@ -33,8 +33,8 @@ class Interior:
     ----------
     voxels : (m,) array
         Their positions in the flattened grid (C order).
-    sound, damaged : (m, 36) float32 arrays
-        Fraction of each region, outside and inside the lesion.
+    shares : tuple of (m, 36) float32 arrays
+        Fraction of each region outside all lesions, then inside each of them.
     fluid, ring, dura : (m,) float32 arrays
         Fraction of fluid, of fluid within 1 mm of the cord, and of dura.
     coordinates : (m, 3) array
@@ -42,8 +42,7 @@ class Interior:
     """
 
     voxels: IntArray
-    sound: FloatArray
-    damaged: FloatArray
+    shares: tuple[FloatArray, ...]
     fluid: FloatArray
     ring: FloatArray
     dura: FloatArray
@@ -52,7 +51,7 @@ class Interior:
     @property
     def regions(self) -> FloatArray:
         """Fraction of each region (m, 36)."""
-        return np.asarray(self.sound + self.damaged)
+        return np.asarray(sum(self.shares[1:], self.shares[0]))
 
     @property
     def cord(self) -> FloatArray:
@@ -88,18 +87,30 @@ class LesionPlace:
         return np.asarray((scaled**2).sum(axis=-1) <= 1)
 
 
-def place_lesion(lesion: Lesion | None, body: Body, length_factor: float) -> LesionPlace | None:
-    """Centre of the lesion: the centroid of its tract at the middle of its level."""
-    if lesion is None:
-        return None
+def place_lesions(lesions: tuple[Lesion, ...], body: Body, length_factor: float) -> tuple[LesionPlace, ...]:
+    """Centres of lesions: the centroid of their tract, so far above the middle of their level as they say."""
     edges = tables.level_edges()
-    row = tables.LEVELS.index(lesion.level)
-    height = float(edges[row] + edges[row + 1]) / 2
-    points, fractions, _ = cross_section(body, height)
-    region = 2 * tables.HALF_TRACTS.index(lesion.tract) + (lesion.side == "right")
-    weight = fractions[:, region]
-    x, y = (points * weight[:, None]).sum(axis=0) / weight.sum()
-    return LesionPlace((float(x), float(y), height), lesion.radius, lesion.length / 2 / length_factor)
+    places = []
+    for lesion in lesions:
+        row = tables.LEVELS.index(lesion.level)
+        height = float(edges[row] + edges[row + 1]) / 2 + lesion.offset / length_factor
+        points, fractions, _ = cross_section(body, height)
+        region = 2 * tables.HALF_TRACTS.index(lesion.tract) + (lesion.side == "right")
+        weight = fractions[:, region]
+        x, y = (points * weight[:, None]).sum(axis=0) / weight.sum()
+        places.append(LesionPlace((float(x), float(y), height), lesion.radius, lesion.length / 2 / length_factor))
+    return tuple(places)
+
+
+def parts_of(lesions: tuple[LesionPlace, ...], cord: FloatArray) -> list[BoolArray]:
+    """Which of some points (n, 3) lie in sound tissue, and in each lesion; where lesions overlap, in the first."""
+    free = np.ones(len(cord), dtype=bool)
+    parts = []
+    for lesion in lesions:
+        inside = free & lesion.holds(cord)
+        parts.append(inside)
+        free &= ~inside
+    return [free, *parts]
 
 
 def cross_section(body: Body, height: float, step: float = 0.1) -> tuple[FloatArray, FloatArray, float]:
@@ -113,7 +124,7 @@ def cross_section(body: Body, height: float, step: float = 0.1) -> tuple[FloatAr
 
 
 def sample_interior(
-    body: Body, grid: Grid, parts: tuple[int, int, int], lesion: LesionPlace | None, voxels: IntArray
+    body: Body, grid: Grid, parts: tuple[int, int, int], lesions: tuple[LesionPlace, ...], voxels: IntArray
 ) -> Interior:
     """Sample the voxels that may touch the dural sac.
 
@@ -125,8 +136,8 @@ def sample_interior(
         Grid of the series.
     parts : tuple of int
         Points along each edge of a voxel.
-    lesion : LesionPlace, optional
-        Damaged ellipsoid.
+    lesions : tuple of LesionPlace
+        Damaged ellipsoids.
     voxels : (m,) array
         Positions in the flattened grid, see `candidates`.
     """
@@ -134,10 +145,11 @@ def sample_interior(
     pieces = []
     for start in range(0, len(voxels), CHUNK):
         centres = centres_of(grid, voxels[start : start + CHUNK])
-        pieces.append((*_fractions(body, centres[:, None] + offsets, lesion), body.project(centres)))
-    sound, damaged, fluid, ring, dura, coordinates = (np.concatenate(p) for p in zip(*pieces, strict=True))
-    touched = (sound.sum(axis=1) + damaged.sum(axis=1) + fluid + dura) > 0
-    return Interior(*(f[touched] for f in (voxels, sound, damaged, fluid, ring, dura, coordinates)))
+        pieces.append((*_fractions(body, centres[:, None] + offsets, lesions), body.project(centres)))
+    *shares, fluid, ring, dura, coordinates = (np.concatenate(p) for p in zip(*pieces, strict=True))
+    touched = (sum(share.sum(axis=1) for share in shares) + fluid + dura) > 0
+    fields = (fluid, ring, dura, coordinates)
+    return Interior(voxels[touched], tuple(s[touched] for s in shares), *(f[touched] for f in fields))
 
 
 def centres_of(grid: Grid, voxels: IntArray) -> FloatArray:
@@ -168,7 +180,7 @@ def _offsets(grid: Grid, parts: tuple[int, int, int]) -> FloatArray:
     return np.asarray(index @ grid.affine[:3, :3].T)
 
 
-def _fractions(body: Body, points: FloatArray, lesion: LesionPlace | None) -> tuple[FloatArray, ...]:
+def _fractions(body: Body, points: FloatArray, lesions: tuple[LesionPlace, ...]) -> tuple[FloatArray, ...]:
     """Fractions of voxels from their points (m, p, 3)."""
     m, p, _ = points.shape
     cord = body.project(points.reshape(-1, 3))
@@ -186,10 +198,9 @@ def _fractions(body: Body, points: FloatArray, lesion: LesionPlace | None) -> tu
     gather = sparse.csr_array(
         (np.full(len(rows), 1 / p, dtype=np.float32), (rows // p, np.arange(len(rows)))), shape=(m, len(rows))
     )
-    if lesion is None:
-        sound, damaged = gather @ regions, np.zeros((m, N_REGIONS), dtype=np.float32)
+    if lesions:
+        shares = [gather @ (regions * part[:, None]) for part in parts_of(lesions, cord[rows])]
     else:
-        hit = lesion.holds(cord[rows])[:, None]
-        sound, damaged = gather @ (regions * ~hit), gather @ (regions * hit)
+        shares = [gather @ regions]
     means = (f.reshape(m, p).mean(axis=1, dtype=np.float32) for f in (fluid, ring, dura))
-    return (sound, damaged, *means)
+    return (*shares, *means)

@@ -20,6 +20,8 @@ _VENTRAL = (84, 82, 72, 60, 55, 54, 56, 62, 76, 92, 100)
 _SPINE_TIP = (8, 24, 16, 16, 19, 27, 36, 36, 33, 31, 31)
 _BODY_DEPTH = (15, 15, 15, 15, 15.5, 16, 16, 16.5, 17, 18, 19)
 _BODY_WIDTH = (20, 20, 21, 22, 23, 25, 27, 27, 26, 25, 25)
+_LUNG_LEVELS = (6.6, 7.5, 8.5, 10.5)
+_LUNG = {"beside": (46, 52, 62, 78), "wide": (1, 18, 33, 50), "before": (12, 12, 18, 24), "deep": (1, 20, 42, 62)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,6 +139,7 @@ def paint_neck(coordinates: FloatArray, shape: CordShape, signals: Mapping[str, 
     canvas = Canvas(Place.of(coordinates[body], level[body], shape), signals, blur)
     canvas.paint("fat", skin[body])
     canvas.paint("muscle", skin[body] + 5.5 - 1.5 * np.tanh(canvas.place.y / 15))
+    _paint_lungs(canvas)
     _paint_soft_tissue(canvas)
     _paint_vertebra(canvas)
     _paint_arch(canvas)
@@ -190,6 +193,18 @@ def _paint_soft_tissue(canvas: Canvas) -> None:
     wall = _ellipse(p, 0.0, middle, 12, 9)
     canvas.paint("ligament", _box(wall, p.level - 20, 1.2 - p.level))
     canvas.paint("air", wall + 3.0)
+
+
+def _paint_lungs(canvas: Canvas) -> None:
+    """The apices of the lungs, from the lower end of C7 down."""
+    p = canvas.place
+    beside, wide, before, deep = (
+        np.interp(p.level, _LUNG_LEVELS, _LUNG[k]) for k in ("beside", "wide", "before", "deep")
+    )
+    for side in (-1, 1):
+        dx, dy = p.x - side * beside, p.y - p.ventral - before
+        outline = _oval(dx / wide, dy / deep, np.hypot(dx, dy), 2.0)
+        canvas.paint("lung", _box(outline, _LUNG_LEVELS[0] - p.level))
 
 
 def _paint_vertebra(canvas: Canvas) -> None:

@@ -1,4 +1,4 @@
-"""One series without noise: the neck painted, the dural sac sampled, both seen by the coil."""
+"""One series without noise: the neck painted, the dural sac sampled, and what the scanner makes of both."""
 
 from dataclasses import replace
 
@@ -6,16 +6,20 @@ import numpy as np
 from scipy import ndimage
 
 from qcord.core.arrays import FloatArray, IntArray
-from qcord.core.entities import Entities
 from qcord.core.image import Image
+from qcord.models.registry import get
 from qcord.phantom.acquisition import Acquisition
-from qcord.phantom.body import Body
-from qcord.phantom.contrast import signal, surrounding_signals
+from qcord.phantom.coil import receive_field
+from qcord.phantom.contrast import surrounding_signals, tissue_signal
+from qcord.phantom.facts import Facts
+from qcord.phantom.imaging import Plane, given_fields, image_of, plane_of
 from qcord.phantom.interior import Interior, candidates, centres_of, sample_interior
 from qcord.phantom.neck import paint_neck
-from qcord.phantom.spec import SERIES, PhantomSpec
-from qcord.phantom.tissue import SURROUNDINGS, tissue_table
-from qcord.phantom.truth import Facts, SeriesTruth, series_truth
+from qcord.phantom.parameters import has_amplitude
+from qcord.phantom.spec import SERIES
+from qcord.phantom.tissue import SURROUNDINGS
+from qcord.phantom.truth import SeriesTruth, series_truth
+from qcord.phantom.values import around_tissue, tissue_values
 from qcord.template import tables
 
 SCALE = 20.0
@@ -27,8 +31,14 @@ SLAB = 60_000
 ROWS = 4000
 """Voxels of the cord whose signal is formed at a time."""
 
-COIL_DEPTH, COIL_RADIUS = 55.0, 50.0
-"""Distance [mm] of the coil behind the cord, and over which its sensitivity halves (assumed)."""
+NODES = 1.0
+"""Distance [mm] of the heights between which the signal of the cord is linear."""
+
+FINER = 2
+"""How much finer than the image the object is whose k-space is truncated."""
+
+NEAR = 25.0
+"""Distance [mm] from the axis of the cord up to which the finer object is sampled; beyond, its edges stay blurred."""
 
 TEXTURE = 0.08
 """Relative standard deviation of the texture of the tissues around the cord (assumed)."""
@@ -39,65 +49,154 @@ TEXTURE_SIZE = 3.0
 
 def measure(plan: Acquisition, facts: Facts) -> SeriesTruth:
     """Noise-free series and its truth."""
-    spec, body, grid = facts.spec, facts.body, plan.grid
-    data, receive, voxels = _paint(plan, spec, body)
-    interior = sample_interior(body, grid, plan.parts, facts.lesion, voxels)
-    rows = interior.voxels
-    outside = 1 - (interior.cord + interior.fluid)[:, None]
-    inside = _interior_signal(plan, facts, interior)
-    data[rows] = data[rows] * outside + SCALE * receive[rows, None] * inside
-    data = data.reshape(*grid.shape, -1)
-    motion = _motion(plan, spec)
-    if spec.motion_mm > 0:
-        data = _shift(data, motion / np.array(grid.spacing[:2]))
-    image = Image(data, grid, "1", Entities.of(plan.name, sub=spec.label), (), plan.metadata)
-    truth = series_truth(facts, interior, image, _sigma(plan, facts), motion)
-    if plan.name == "dwi":
+    scene, interior = _scene(plan, facts)
+    plane = plane_of(plan, facts)
+    if facts.spec.effects.ringing:
+        fine = plan.finer(FINER)
+        data = image_of(_finer_scene(scene, plan, fine, facts), fine, plane, FINER)
+    else:
+        data = image_of(scene, plan, plane, 1)
+    image = Image(data, plan.grid, "1", plan.entities.replace(sub=facts.spec.label), (), plan.metadata)
+    truth = series_truth(facts, plan, interior, noise_free=image, sigma=_sigma(plan, facts), rest=_rest(plan, plane))
+    if plan.formula == "dwi":
         unweighted = image.derive(data[..., 0], metadata={})
         truth = replace(truth, maps={**truth.maps, "S0": unweighted})
     return truth
 
 
-def _paint(plan: Acquisition, spec: PhantomSpec, body: Body) -> tuple[FloatArray, FloatArray, IntArray]:
-    """Signal (voxels, volumes) of the neck, receive field (voxels,), and the voxels that may touch the dural sac."""
-    grid = plan.grid
-    table = tissue_table({n: dict(v) for n, v in spec.tissues.items()})
-    around = {tissue: table.around(tissue) for tissue in SURROUNDINGS}
-    signals = surrounding_signals(around, plan.name, plan.protocol, spec.gradient_echo)
-    n_voxels = int(np.prod(grid.shape))
-    data = np.empty((n_voxels, len(plan.protocol)), dtype=np.float32)
-    receive = np.empty(n_voxels, dtype=np.float32)
+def _rest(plan: Acquisition, plane: Plane) -> tuple[FloatArray, dict[str, Image]]:
+    """Motion and fields of a series as its truth holds them."""
+    fields = {
+        name: Image(np.asarray(values, dtype=np.float32), plan.grid, unit)
+        for name, values, unit in (
+            ("B0", plane.static, "Hz"),
+            ("displacement", plane.displacement_mm, "mm"),
+            ("B1", plane.transmit, "1"),
+        )
+        if values is not None
+    }
+    return plane.motion, fields
+
+
+def _scene(plan: Acquisition, facts: Facts) -> tuple[FloatArray, Interior]:
+    """Signal (x, y, z, volumes) of the neck at rest, and what lies in the dural sac."""
+    every = np.arange(int(np.prod(plan.grid.shape)))
+    data = np.zeros((len(every), len(plan.protocol)), dtype=np.float32)
+    return _fill(data, every, plan, facts)
+
+
+def _finer_scene(scene: FloatArray, plan: Acquisition, fine: Acquisition, facts: Facts) -> FloatArray:
+    """The scene on a finer grid: sampled anew near the cord, repeated elsewhere."""
+    wide = scene
+    for axis in fine.plane:
+        wide = np.repeat(wide, FINER, axis=axis)
+    centres = centres_of(plan.grid, np.arange(int(np.prod(plan.grid.shape))))
+    cord = facts.body.project(centres)
+    near = (np.hypot(cord[:, 0], cord[:, 1]) < NEAR).reshape(plan.grid.shape)
+    for axis in fine.plane:
+        near = np.repeat(near, FINER, axis=axis)
+    data = wide.reshape(-1, wide.shape[3])
+    return _fill(data, np.flatnonzero(near.ravel()), fine, facts)[0]
+
+
+def _fill(data: FloatArray, voxels: IntArray, plan: Acquisition, facts: Facts) -> tuple[FloatArray, Interior]:
+    """Write the signal of voxels into data (all voxels, volumes); return it as (x, y, z, volumes), and the interior."""
+    receive, near = _paint(data, voxels, plan, facts)
+    interior = sample_interior(facts.body, plan.grid, plan.parts, facts.lesions, near)
+    rows = interior.voxels
+    outside = 1 - (interior.cord + interior.fluid)[:, None]
+    inside = _scale(plan) * receive[np.searchsorted(voxels, rows), None] * _interior_signal(plan, facts, interior)
+    data[rows] = data[rows] * outside + inside
+    return data.reshape(*plan.grid.shape, -1), interior
+
+
+def _scale(plan: Acquisition) -> float:
+    return SCALE if not plan.model or has_amplitude(get(plan.model)) else 1.0
+
+
+def _paint(data: FloatArray, voxels: IntArray, plan: Acquisition, facts: Facts) -> tuple[FloatArray, IntArray]:
+    """Paint the neck into some voxels; return their receive field, and those that may touch the dural sac."""
+    grid, spec, body = plan.grid, facts.spec, facts.body
+    table = tissue_values(spec)
+    signals = surrounding_signals({t: around_tissue(table, t) for t in SURROUNDINGS}, plan, spec.gradient_echo)
+    receive = np.ones(len(voxels), dtype=np.float32)
     texture = _texture(spec.seed)
+    scale = _scale(plan)
     near = []
-    for start in range(0, n_voxels, SLAB):
-        rows = slice(start, min(start + SLAB, n_voxels))
-        coordinates = body.project(centres_of(grid, np.arange(rows.start, rows.stop)))
-        receive[rows] = _receive(coordinates)
-        block = paint_neck(coordinates, body.shape, signals, max(grid.spacing[:2]))
-        block *= (SCALE * receive[rows])[:, None]
+    for start in range(0, len(voxels), SLAB):
+        rows = voxels[start : start + SLAB]
+        coordinates = body.project(centres_of(grid, rows))
+        field = receive[start : start + SLAB]
+        if scale != 1:
+            field[:] = receive_field(coordinates)
+        block = _painted(coordinates, facts, signals, max(grid.spacing[a] for a in plan.plane))
+        block *= (scale * field)[:, None]
         lit = np.flatnonzero(block.any(axis=1))
         block[lit] *= _variation(texture, coordinates[lit])[:, None]
         data[rows] = block
-        near.append(start + np.flatnonzero(candidates(body, grid, coordinates)))
-    return data, receive, np.concatenate(near)
+        near.append(rows[candidates(body, grid, coordinates)])
+    return receive, np.concatenate(near)
+
+
+def _painted(coordinates: FloatArray, facts: Facts, signals: dict[str, FloatArray], blur: float) -> FloatArray:
+    """Signal (n, volumes) of the neck; of many volumes as the product of the parts of tissues and their signals."""
+    shape = facts.body.shape
+    matrix = np.stack(list(signals.values())).astype(np.float32)
+    if matrix.shape[1] <= len(signals):
+        return paint_neck(coordinates, shape, signals, blur)
+    parts = paint_neck(coordinates, shape, dict(zip(signals, np.eye(len(signals)), strict=True)), blur)
+    block = np.zeros((len(coordinates), matrix.shape[1]), dtype=np.float32)
+    lit = np.flatnonzero(parts.any(axis=1))
+    # einsum, not @: sums in one order, whatever the number of threads
+    block[lit] = np.einsum("nt,tv->nv", parts[lit], matrix)
+    return block
 
 
 def _interior_signal(plan: Acquisition, facts: Facts, interior: Interior) -> FloatArray:
     """Signal (m, volumes) of cord and fluid, each region with its fraction."""
-    spec, body = facts.spec, facts.body
-    table = tissue_table({n: dict(v) for n, v in spec.tissues.items()})
-    fluid = surrounding_signals({"fluid": table.around("fluid")}, plan.name, plan.protocol, spec.gradient_echo)["fluid"]
-    total = np.asarray(interior.fluid[:, None] * fluid)
+    spec = facts.spec
+    fluid = surrounding_signals({"fluid": around_tissue(tissue_values(spec), "fluid")}, plan, spec.gradient_echo)
+    total = np.asarray(interior.fluid[:, None] * fluid["fluid"])
+    given = given_fields(plan, facts, interior)
     height = interior.coordinates[:, 2]
-    for part, damaged in ((interior.sound, False), (interior.damaged, True)):
-        touched = np.flatnonzero(part.any(axis=1))
-        for start in range(0, len(touched), ROWS):
-            rows = touched[start : start + ROWS]
-            known = facts.values.at(body.pinch_at(height[rows]), damaged=damaged)
-            tangent = body.tangent(height[rows])[:, None]
-            pure = signal(plan.name, known, plan.protocol, tangent=tangent, gradient_echo=spec.gradient_echo)
-            total[rows] += np.einsum("nr,nrv->nv", part[rows], pure)
+    for part, shares in enumerate(interior.shares):
+        touched = np.flatnonzero(shares.any(axis=1))
+        folded = facts.values.fold(shares[touched])
+        if given:
+            for start in range(0, len(touched), ROWS):
+                rows = touched[start : start + ROWS]
+                here = {name: field[rows] for name, field in given.items()}
+                pure = _cord_signal(plan, facts, height[rows], part, here)
+                total[rows] += np.einsum("nt,ntv->nv", folded[start : start + ROWS], pure)
+        elif len(touched):
+            total[touched] += _between_nodes(plan, facts, height[touched], part, folded)
     return total
+
+
+def _between_nodes(plan: Acquisition, facts: Facts, height: FloatArray, part: int, folded: FloatArray) -> FloatArray:
+    """Signal (m, volumes) from that at heights `NODES` apart."""
+    low = np.floor(height.min() / NODES)
+    position = height / NODES - low
+    nodes = NODES * (low + np.arange(int(position.max()) + 2))
+    pure = _cord_signal(plan, facts, nodes, part, {})
+    below = position.astype(int)
+    share = (position - below)[:, None]
+    total = np.empty((len(height), pure.shape[2]))
+    for start in range(0, len(height), ROWS):
+        rows = slice(start, start + ROWS)
+        first = np.einsum("nt,ntv->nv", folded[rows], pure[below[rows]])
+        second = np.einsum("nt,ntv->nv", folded[rows], pure[below[rows] + 1])
+        total[rows] = (1 - share[rows]) * first + share[rows] * second
+    return total
+
+
+def _cord_signal(
+    plan: Acquisition, facts: Facts, height: FloatArray, part: int, given: dict[str, FloatArray]
+) -> FloatArray:
+    """Signal (n, t, volumes) of pure tissues of the cord."""
+    tissue = facts.tissue(height, part)
+    tangent = facts.body.tangent(height)
+    return tissue_signal(plan, tissue, tangent, gradient_echo=facts.spec.gradient_echo, given=given)
 
 
 def _texture(seed: int) -> FloatArray:
@@ -111,44 +210,10 @@ def _variation(texture: FloatArray, coordinates: FloatArray) -> FloatArray:
     return np.asarray(1 + TEXTURE * values, dtype=np.float32)
 
 
-def _receive(coordinates: FloatArray) -> FloatArray:
-    """Receive field (n,) of a coil behind the neck, 1 in the cord at the middle of C4 (assumed)."""
-    edges = tables.level_edges()
-    middle = (edges[3] + edges[4]) / 2
-    depth = np.maximum(coordinates[:, 1] + COIL_DEPTH, 0)
-    across = (1 + (COIL_DEPTH / COIL_RADIUS) ** 2) / (1 + (depth / COIL_RADIUS) ** 2)
-    below = np.minimum(coordinates[:, 2] - middle, 0)
-    above = np.maximum(coordinates[:, 2] - middle, 0)
-    along = np.exp(-((below / 120) ** 2) - (above / 160) ** 2)
-    return np.asarray(across * along, dtype=np.float32)
-
-
 def _sigma(plan: Acquisition, facts: Facts) -> float:
-    """Noise from the signal of white matter at the disc C3/C4."""
-    spec, body = facts.spec, facts.body
+    """Noise from the signal of healthy white matter at the disc C3/C4."""
     height = np.array([tables.disc_heights()["C3/C4"]])
-    known = {metric: v[:, :30].mean(axis=1) for metric, v in facts.values.at(np.zeros(1)).items()}
-    pure = signal(plan.name, known, plan.protocol, tangent=body.tangent(height), gradient_echo=spec.gradient_echo)
-    receive = _receive(np.array([[0.0, 0.0, height[0]]]))
-    return float(pure.max() * SCALE * receive[0] / spec.snr[plan.name])
-
-
-def _motion(plan: Acquisition, spec: PhantomSpec) -> FloatArray:
-    """Shift [mm] of each slice of each volume, the first volume at rest."""
-    n_slices, n_volumes = plan.grid.shape[2], len(plan.protocol)
-    generator = np.random.default_rng([spec.seed, len(SERIES) + 1, SERIES.index(plan.name)])
-    shift = spec.motion_mm * generator.standard_normal((n_volumes, n_slices, 2))
-    shift[0] = 0
-    if plan.name not in {"dwi", "MTS"}:
-        shift[:] = 0
-    return shift
-
-
-def _shift(data: FloatArray, shift: FloatArray) -> FloatArray:
-    """Move each slice of each volume by a number of voxels, by cubic splines."""
-    moved = np.empty_like(data)
-    for v in range(data.shape[3]):
-        for k in range(data.shape[2]):
-            plane = ndimage.shift(data[:, :, k, v], shift[v, k], order=3, mode="nearest")
-            moved[:, :, k, v] = np.maximum(plane, 0)
-    return moved
+    pure = np.abs(_cord_signal(plan, facts.healthy, height, 0, {})[0])
+    white = facts.values.unfold(np.moveaxis(pure, 0, -1))[:, :30].mean(axis=1)
+    receive = float(receive_field(np.array([[0.0, 0.0, height[0]]]))[0]) if _scale(plan) != 1 else 1.0
+    return float(white.max() * _scale(plan) * receive / facts.spec.snr_of(plan.name))

@@ -1,82 +1,28 @@
-"""What a phantom subject is like: sizes, tissue, disease, noise and motion."""
+"""What a phantom subject is like: person, size, tissue, disease, scanner, scans and what goes wrong in them."""
 
-from collections.abc import Mapping
+import zlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-from qcord.core.errors import ImplausibleValue, UnknownName
-from qcord.core.labels import DISCS
-from qcord.phantom.tissue import METRICS, Value, default_tissues
+from qcord.core.errors import ImplausibleValue
+from qcord.models.registry import MODELS
+from qcord.phantom.checks import require_factors, require_name, require_range
+from qcord.phantom.disease import Compression, Lesion, compression_signal
+from qcord.phantom.effects import Effects
+from qcord.phantom.field_strength import FIELDS
+from qcord.phantom.scan import Scan
+from qcord.phantom.tissue import Value, default_tissues
 from qcord.template import tables
+
+__all__ = ["FURTHER", "PRESETS", "SERIES", "Compression", "Lesion", "PhantomSpec", "preset", "stream"]
 
 SERIES = ("T2w", "T2star", "dwi", "MTS")
 """Series of a subject."""
 
-_COMPRESSED = {"FA": 0.76, "MD": 1.28, "MTsat": 0.9}
-_DAMAGED = {"FA": 0.7, "MD": 1.3, "MTsat": 0.65, "T1": 1.2, "T2": 1.3, "T2star": 1.2}
-_SNR = {"T2w": 25.0, "T2star": 20.0, "dwi": 6.0, "MTS": 25.0}
+FURTHER = ("multishell", "epi")
+"""Series on demand: diffusion at two b-values, and unweighted echo-planar images with reversed phase encoding."""
 
-
-@dataclass(frozen=True)
-class Compression:
-    """A disc that bulges into the canal and flattens the cord.
-
-    Parameters
-    ----------
-    disc : str
-        Where, such as ``C5/C6``.
-    severity : float
-        Part of the anterior-posterior diameter that is lost at the worst place, 0 to 0.7.
-    extent : float
-        Full width at half maximum along the cord [mm].
-    factors : mapping of str to float
-        What the tissue values are multiplied by at the worst place. The defaults for FA and MD are the ratio of
-        stenotic to other levels of Nischal 2021 (.501 / .656, 1.197 / .937, abstract); MTsat is assumed.
-    """
-
-    disc: str = "C5/C6"
-    severity: float = 0.35
-    extent: float = 12.0
-    factors: Mapping[str, float] = field(default_factory=_COMPRESSED.copy)
-
-    def __post_init__(self) -> None:
-        _require_name(self.disc, DISCS[1 : len(tables.LEVELS)], "disc")
-        _require_range(self.severity, 0.0, 0.7, "The severity of the compression")
-        _require_range(self.extent, 2.0, 60.0, "The extent of the compression [mm]")
-        _require_metrics(self.factors)
-
-
-@dataclass(frozen=True)
-class Lesion:
-    """An ellipsoid of damaged tissue.
-
-    Parameters
-    ----------
-    level : str
-        Vertebral level of its centre.
-    tract : str
-        Name of the tract without side, as in `qcord.template.tables.HALF_TRACTS`; the lesion is centred on it.
-    side : str
-        ``left`` or ``right``.
-    radius, length : float
-        Radius across the cord and length along it [mm].
-    factors : mapping of str to float
-        What the tissue values are multiplied by. No published values were found; the defaults are assumed.
-    """
-
-    level: str = "C4"
-    tract: str = "lateral corticospinal tract"
-    side: str = "left"
-    radius: float = 2.0
-    length: float = 14.0
-    factors: Mapping[str, float] = field(default_factory=_DAMAGED.copy)
-
-    def __post_init__(self) -> None:
-        _require_name(self.level, tables.LEVELS, "level")
-        _require_name(self.tract, tables.HALF_TRACTS, "tract")
-        _require_name(self.side, ("left", "right"), "side")
-        _require_range(self.radius, 0.2, 8.0, "The radius of the lesion [mm]")
-        _require_range(self.length, 1.0, 200.0, "The length of the lesion [mm]")
-        _require_metrics(self.factors)
+_SNR = {"T2w": 25.0, "T2star": 20.0, "dwi": 6.0, "MTS": 25.0, "multishell": 10.0, "epi": 6.0}
 
 
 @dataclass(frozen=True)
@@ -88,7 +34,7 @@ class PhantomSpec:
     label : str
         BIDS label of the subject.
     seed : int
-        Seed of the noise, of the motion and of the texture around the cord.
+        Seed of the noise, of the motion, of the fields and of the texture around the cord.
     area_factor : float
         Cross-sections over those of healthy adults (spine-generic T2w, n = 203).
     length_factor : float
@@ -100,9 +46,9 @@ class PhantomSpec:
     position : tuple of float
         World coordinates [mm] of the cord at the disc C4/C5.
     tissues : mapping
-        Values by tissue and metric, each with source and trust.
+        Values at 3 T by tissue and metric, each with source and trust.
     compression : Compression, optional
-    lesion : Lesion, optional
+    lesions : tuple of Lesion
     snr : mapping of str to float
         For each series the signal of white matter at C3/C4 in its brightest volume over the noise. That of ``dwi``
         is what zoomed 0.9 x 0.9 x 5 mm scans show; the others are assumed.
@@ -110,9 +56,22 @@ class PhantomSpec:
         Model of the MT images: ``mtsat`` (rational approximation, on which the metric MTsat is defined) or
         ``mtsat-ernst`` (exact steady state).
     motion_mm : float
-        Standard deviation of the in-plane shift of each slice of each volume of ``dwi`` and ``MTS``.
+        Standard deviation of the in-plane shift of each slice of each volume of echo-planar series and ``MTS``.
     series : tuple of str
-        Which series to make.
+        Which series to make: of `SERIES`, of `FURTHER`, names of registered models, and names of ``scans``.
+    scans : tuple of Scan
+        Contrasts with a protocol, geometry or truth of their own.
+    effects : Effects
+        Fields, motion, ringing and coils; none by default.
+    tesla : float
+        Field strength, 1.5, 3 or 7.
+    factors : mapping of str to float
+        What tissue values of the cord are multiplied by in this person and scanner.
+    levels : mapping of str to mapping of str to float
+        By metric and vertebral level: what the values at its middle are multiplied by, linear between. No published
+        values were found; none by default.
+    person : mapping of str to str or float
+        ``age`` [years], ``sex``, ``site`` and the like, for tables; nothing follows from them here.
     """
 
     label: str = "phantom"
@@ -124,55 +83,102 @@ class PhantomSpec:
     position: tuple[float, float, float] = (-3.0, 8.0, 12.0)
     tissues: Mapping[str, Mapping[str, Value]] = field(default_factory=default_tissues)
     compression: Compression | None = None
-    lesion: Lesion | None = None
+    lesions: tuple[Lesion, ...] = ()
     snr: Mapping[str, float] = field(default_factory=_SNR.copy)
     gradient_echo: str = "mtsat"
     motion_mm: float = 0.0
     series: tuple[str, ...] = SERIES
+    scans: tuple[Scan, ...] = ()
+    effects: Effects = field(default_factory=Effects)
+    tesla: float = 3.0
+    factors: Mapping[str, float] = field(default_factory=dict)
+    levels: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    person: Mapping[str, str | float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _require_range(self.area_factor, 0.4, 2.0, "area_factor")
-        _require_range(self.length_factor, 0.5, 1.5, "length_factor")
-        _require_range(self.curvature, -1.5, 2.0, "curvature")
-        _require_range(self.motion_mm, 0.0, 5.0, "motion_mm")
-        _require_name(self.gradient_echo, ("mtsat", "mtsat-ernst"), "model of the gradient echo")
+        require_range(self.area_factor, 0.4, 2.0, "area_factor")
+        require_range(self.length_factor, 0.5, 1.5, "length_factor")
+        require_range(self.curvature, -1.5, 2.0, "curvature")
+        require_range(self.motion_mm, 0.0, 5.0, "motion_mm")
+        require_name(self.gradient_echo, ("mtsat", "mtsat-ernst"), "model of the gradient echo")
+        if self.tesla not in FIELDS:
+            raise ImplausibleValue(
+                f"The field strength is {self.tesla:g}, expected one of {', '.join(map(str, FIELDS))} T."
+            )
+        require_factors(self.factors)
+        for metric, factors in self.levels.items():
+            for level, factor in factors.items():
+                require_name(level, tables.LEVELS, "level")
+                require_factors({metric: factor})
+        own = tuple(scan.name for scan in self.scans)
         for name in self.series:
-            _require_name(name, SERIES, "series")
-            _require_range(self.snr.get(name, 0.0), 0.5, 1e6, f"The SNR of {name}")
+            require_name(name, (*SERIES, *FURTHER, *own, *MODELS), "series")
+            require_range(self.snr_of(name), 0.5, 1e6, f"The SNR of {name}")
 
     def replace(self, **changes: object) -> "PhantomSpec":
         """Return a copy with other values."""
         return replace(self, **changes)  # type: ignore[arg-type]
 
+    def scan(self, name: str) -> Scan | None:
+        """Scan of a series; None for those of the standard protocol."""
+        for scan in self.scans:
+            if scan.name == name:
+                return scan
+        return None if name in SERIES or name in FURTHER else Scan(name)
+
+    def snr_of(self, name: str) -> float:
+        """Signal over noise of a series."""
+        scan = self.scan(name)
+        return self.snr.get(name, 0.0 if scan is None else scan.snr)
+
+
+def stream(name: str) -> int:
+    """Number of the random stream of a series: the choice of series changes none of them."""
+    return SERIES.index(name) if name in SERIES else zlib.crc32(name.encode())
+
+
+PRESETS = ("healthy", "dcm", "ms", "compression", "lesion")
+"""Named kinds of subject."""
+
 
 def preset(name: str) -> PhantomSpec:
-    """Specification of a named kind of subject: ``healthy``, ``compression`` or ``lesion``.
+    """Specification of a named kind of subject.
+
+    Parameters
+    ----------
+    name : str
+        ``healthy``; ``dcm``, a compressed cord with the high signal of degenerative myelopathy; ``ms``, four lesions as
+        of multiple sclerosis; ``compression`` and ``lesion``, one of either alone.
 
     Raises
     ------
     UnknownName
         If there is no such preset.
     """
-    specs = {
-        "healthy": PhantomSpec(label="healthy"),
-        "compression": PhantomSpec(label="compression", compression=Compression()),
-        "lesion": PhantomSpec(label="lesion", lesion=Lesion()),
-    }
-    _require_name(name, tuple(specs), "preset")
-    return specs[name]
+    require_name(name, PRESETS, "preset")
+    return _MAKERS[name]().replace(label=name)
 
 
-def _require_name(name: str, known: tuple[str, ...], what: str) -> None:
-    if name not in known:
-        raise UnknownName(f"'{name}' is not a {what} of the phantom; expected one of {', '.join(known)}.")
+def _dcm() -> PhantomSpec:
+    compression = Compression(severity=0.45)
+    return PhantomSpec(compression=compression, lesions=compression_signal(compression.disc))
 
 
-def _require_range(value: float, low: float, high: float, what: str) -> None:
-    if not low <= value <= high:
-        raise ImplausibleValue(f"{what} is {value:g}, expected {low:g} to {high:g}.")
+def _ms() -> PhantomSpec:
+    return PhantomSpec(
+        lesions=(
+            Lesion("C3", "fasciculus cuneatus", "left", 2.0, 16.0),
+            Lesion("C4", "lateral corticospinal tract", "right", 1.9, 14.0),
+            Lesion("C5", "fasciculus gracilis", "right", 1.6, 10.0),
+            Lesion("C6", "lateral vestibulospinal tract", "left", 1.6, 12.0),
+        )
+    )
 
 
-def _require_metrics(factors: Mapping[str, float]) -> None:
-    for metric, factor in factors.items():
-        _require_name(metric, METRICS, "metric")
-        _require_range(factor, 0.0, 10.0, f"The factor of {metric}")
+_MAKERS: Mapping[str, Callable[[], PhantomSpec]] = {
+    "healthy": PhantomSpec,
+    "dcm": _dcm,
+    "ms": _ms,
+    "compression": lambda: PhantomSpec(compression=Compression()),
+    "lesion": lambda: PhantomSpec(lesions=(Lesion(),)),
+}

@@ -7,15 +7,16 @@ import numpy as np
 import pandas as pd
 
 from qcord.core.image import Image, Step
-from qcord.core.noise import Rician
 from qcord.core.series import Series
-from qcord.phantom.acquisition import acquisition
-from qcord.phantom.body import Body, make_body
-from qcord.phantom.interior import place_lesion
+from qcord.phantom.body import Body
+from qcord.phantom.facts import Facts
+from qcord.phantom.field_strength import at_field
+from qcord.phantom.files import split_series
+from qcord.phantom.noise import combined_noise
 from qcord.phantom.render import measure
-from qcord.phantom.spec import SERIES, PhantomSpec
+from qcord.phantom.spec import PhantomSpec, stream
 from qcord.phantom.tissue import tissue_frame
-from qcord.phantom.truth import Facts, RegionValues, SeriesTruth, landmark_table, region_table
+from qcord.phantom.truth import SeriesTruth, landmark_table, region_table
 
 _REFERENCES = (
     "Gudbjartsson and Patz 1995, doi:10.1002/mrm.1910340618",
@@ -35,8 +36,8 @@ class PhantomSubject:
     body : Body
         Its geometry, for truth at any further point.
     series : mapping of str to Series
-        ``T2w``, ``T2star``, ``dwi`` and ``MTS`` with noise; the three volumes of ``MTS`` are the images with
-        transfer pulse, without, and T1-weighted.
+        Series with noise, by the names of the specification; the three volumes of ``MTS`` are the images with transfer
+        pulse, without, and T1-weighted.
     truth : mapping of str to SeriesTruth
         By the same names.
     regions : DataFrame
@@ -67,15 +68,12 @@ def make_subject(spec: PhantomSpec) -> PhantomSubject:
     spec : PhantomSpec
         See `qcord.phantom.spec.preset` for ready ones.
     """
-    body = make_body(spec)
-    lesion = place_lesion(spec.lesion, body, spec.length_factor)
-    facts = Facts(spec, body, RegionValues.of(spec), lesion, acquisition("MTS", body).protocol)
-    plans = {name: acquisition(name, body) for name in spec.series}
-    truth = {name: measure(plan, facts) for name, plan in plans.items()}
+    facts = Facts.of(spec)
+    truth = {name: measure(plan, facts) for name, plan in facts.plans.items()}
     regions, sizes = region_table(facts)
-    plain = {name: Series(t.noise_free, plans[name].protocol) for name, t in truth.items()}
-    tissues = tissue_frame({name: dict(v) for name, v in spec.tissues.items()})
-    subject = PhantomSubject(spec, body, plain, truth, regions, sizes, landmark_table(body), tissues)
+    plain = {name: Series(t.noise_free, facts.plans[name].protocol) for name, t in truth.items()}
+    tissues = tissue_frame(at_field(spec.tissues, spec.tesla))
+    subject = PhantomSubject(spec, facts.body, plain, truth, regions, sizes, landmark_table(facts.body), tissues)
     return redraw(subject, spec.seed)
 
 
@@ -92,32 +90,18 @@ def redraw(subject: PhantomSubject, seed: int, series: tuple[str, ...] | None = 
         Series to draw; the others are left out.
     """
     names = tuple(subject.series) if series is None else series
+    effects = subject.spec.effects
     drawn = {}
     for name in names:
         truth = subject.truth[name]
-        generator = np.random.default_rng([seed, SERIES.index(name)])
-        noisy = Rician(truth.sigma).sample(truth.noise_free.data, generator).astype(np.float32)
-        step = Step("phantom", {"seed": seed, "sigma": truth.sigma}, _REFERENCES)
+        generator = np.random.default_rng([seed, stream(name)])
+        noise = combined_noise(truth.sigma, effects.channels, effects.combination)
+        noisy = noise.sample(truth.noise_free.data, generator).astype(np.float32)
+        step = Step("phantom", {"seed": seed, "sigma": truth.sigma, "channels": effects.channels}, _REFERENCES)
         drawn[name] = Series(truth.noise_free.derive(noisy, step), subject.series[name].protocol)
     return replace(subject, series=drawn, truth={name: subject.truth[name] for name in names})
 
 
 def bids_images(subject: PhantomSubject) -> tuple[Image, ...]:
-    """Images as BIDS has them, one a file, with entities and sidecar; those of ``MTS`` apart."""
-    images = []
-    for name, series in subject.series.items():
-        image = series.image
-        if name != "MTS":
-            images.append(image)
-            continue
-        p = series.protocol
-        for row, (flip, state) in enumerate((("1", "on"), ("1", "off"), ("2", "off"))):
-            settings = {
-                "FlipAngle": float(p["FlipAngle"][row]),
-                "RepetitionTimeExcitation": float(p["RepetitionTimeExcitation"][row]),
-                "MTState": state == "on",
-            }
-            entities = image.entities.replace(flip=flip, mt=state)
-            metadata = {**image.metadata, **settings, "RepetitionTime": settings["RepetitionTimeExcitation"]}
-            images.append(image.volume(row).derive(image.data[..., row], entities=entities, metadata=metadata))
-    return tuple(images)
+    """Images as BIDS has them, one a file, with entities and sidecar."""
+    return tuple(image for series in subject.series.values() for image in split_series(series))

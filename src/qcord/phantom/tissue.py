@@ -1,4 +1,4 @@
-"""Tissue values at 3 T, each with its source and how far that is to be trusted.
+"""Tissue values at 3 T, each with its source and how far that is to be trusted; `field_strength` has other fields.
 
 Trust is one of ``verified`` (read in the source), ``computed`` (from public data) and ``assumed`` (plausible, not
 checked): assumed values shape the picture around the cord or state the size of a simulated effect, and are never a
@@ -14,24 +14,33 @@ import pandas as pd
 from qcord.core.arrays import FloatArray
 from qcord.core.labels import COMBINED, TRACTS
 
-METRICS = ("PD", "T1", "T2", "T2star", "MTsat", "FA", "MD")
+BASIC = ("PD", "T1", "T2", "T2star", "MTsat", "FA", "MD")
 """Values that describe a tissue: density [1], times [s], saturation [percent], anisotropy [1], diffusivity [mm2/s]."""
+
+MICROSTRUCTURE = ("ICVF", "ODI", "ISOVF", "DPAR")
+"""Values of the compartments of a tissue: part inside neurites, orientation dispersion, free water [1], and diffusivity
+along neurites [mm2/s]."""
+
+METRICS = BASIC + MICROSTRUCTURE
 
 UNITS = MappingProxyType(
     {
         **{"PD": "1", "T1": "s", "R1": "1/s", "T2": "s", "T2star": "s", "MTsat": "percent", "MTR": "percent"},
         **{"FA": "1", "MD": "mm2/s", "AD": "mm2/s", "RD": "mm2/s"},
+        **{"ICVF": "1", "ODI": "1", "ISOVF": "1", "DPAR": "mm2/s"},
     }
 )
 """Unit of each value, and of those that follow from them."""
 
-SURROUNDINGS = ("fluid", "fat", "muscle", "marrow", "bone", "disc", "ligament", "nerve", "blood", "air")
+SURROUNDINGS = ("fluid", "fat", "muscle", "marrow", "bone", "disc", "ligament", "nerve", "blood", "lung", "air")
 """Tissues around the cord."""
 
 _SMITH = "Smith 2008, Magn Reson Med 60:213"
 _UMN = "spine-generic, Siemens, C2-C5"
 _REST = "spine-generic, Siemens, C2-C5; white matter less dorsal columns and lateral corticospinal tract"
 _SHIM = "digital phantom of the shimming toolbox"
+_GRUSSU = "range of Grussu 2015, from memory"
+_NODDI = "constant of the NODDI model, Zhang 2012, doi:10.1016/j.neuroimage.2012.03.072"
 
 
 @dataclass(frozen=True)
@@ -57,34 +66,53 @@ def _shared(density: float, t2star: float) -> dict[str, Value]:
     return {"PD": Value(density, _SHIM, "verified"), "T2star": Value(t2star, _SHIM, "verified")}
 
 
-def _white(t1: float, t2: float, mtsat: float, *, fa: float, md: float, source: str = _UMN) -> dict[str, Value]:
-    return _shared(70, 0.0387) | {
-        "T1": Value(t1, _SMITH, "verified"),
-        "T2": Value(t2, _SMITH, "verified"),
-        "MTsat": Value(mtsat, source, "computed"),
-        "FA": Value(fa, source, "computed"),
-        "MD": Value(md, source, "computed"),
+def _neurites(icvf: float, odi: float, isovf: float) -> dict[str, Value]:
+    fractions = zip(MICROSTRUCTURE, (icvf, odi, isovf), strict=False)
+    return {m: Value(v, _GRUSSU, "assumed") for m, v in fractions} | {"DPAR": Value(1.7e-3, _NODDI, "verified")}
+
+
+def _white(
+    t1: float, t2: float, mtsat: float, *, fa: float, md: float, icvf: float, source: str = _UMN
+) -> dict[str, Value]:
+    return (
+        _shared(70, 0.0387)
+        | _neurites(icvf, 0.04, 0.06)
+        | {
+            "T1": Value(t1, _SMITH, "verified"),
+            "T2": Value(t2, _SMITH, "verified"),
+            "MTsat": Value(mtsat, source, "computed"),
+            "FA": Value(fa, source, "computed"),
+            "MD": Value(md, source, "computed"),
+        }
+    )
+
+
+_DORSAL = _white(0.899, 0.072, 3.65, fa=0.719, md=1.023e-3, icvf=0.58)
+_CORTICOSPINAL = _white(0.863, 0.073, 3.63, fa=0.705, md=0.958e-3, icvf=0.60)
+_LATERAL = _white(0.863, 0.073, 3.68, fa=0.664, md=0.985e-3, icvf=0.56, source=_REST)
+_VENTRAL = _white(0.876, 0.073, 3.68, fa=0.664, md=0.985e-3, icvf=0.56, source=_REST)
+_GRAY = (
+    _shared(80, 0.0444)
+    | _neurites(0.40, 0.12, 0.05)
+    | {
+        "T1": Value(0.973, _SMITH, "verified"),
+        "T2": Value(0.076, _SMITH, "verified"),
+        "MTsat": Value(3.24, _UMN, "computed"),
+        "FA": Value(0.587, _UMN, "computed"),
+        "MD": Value(0.894e-3, _UMN, "computed"),
     }
+)
 
 
-_DORSAL = _white(0.899, 0.072, 3.65, fa=0.719, md=1.023e-3)
-_CORTICOSPINAL = _white(0.863, 0.073, 3.63, fa=0.705, md=0.958e-3)
-_LATERAL = _white(0.863, 0.073, 3.68, fa=0.664, md=0.985e-3, source=_REST)
-_VENTRAL = _white(0.876, 0.073, 3.68, fa=0.664, md=0.985e-3, source=_REST)
-_GRAY = _shared(80, 0.0444) | {
-    "T1": Value(0.973, _SMITH, "verified"),
-    "T2": Value(0.076, _SMITH, "verified"),
-    "MTsat": Value(3.24, _UMN, "computed"),
-    "FA": Value(0.587, _UMN, "computed"),
-    "MD": Value(0.894e-3, _UMN, "computed"),
-}
+_NO_NEURITES = {"ICVF": 0.0, "ODI": 1.0, "ISOVF": 0.0, "DPAR": 1.7e-3}
 
 
 def _around(numbers: tuple[float, ...], verified: tuple[str, ...], source: str = _SHIM) -> dict[str, Value]:
-    return {
+    basic = {
         metric: Value(number, source, "verified") if metric in verified else Value(number, "assumption", "assumed")
-        for metric, number in zip(METRICS, numbers, strict=True)
+        for metric, number in zip(BASIC, numbers, strict=True)
     }
+    return basic | {m: Value(number, "assumption", "assumed") for m, number in _NO_NEURITES.items()}
 
 
 _TIMES = ("T1", "T2", "T2star")
@@ -98,6 +126,7 @@ _AROUND = {
     "ligament": _around((35, 0.8, 0.015, 0.008, 4.0, 0.0, 0.8e-3), ()),
     "nerve": _around((75, 1.0, 0.08, 0.04, 3.0, 0.0, 1.1e-3), ()),
     "blood": _around((90, 0.5, 0.15, 0.05, 0.5, 0.0, 10e-3), ()),
+    "lung": _around((15, 1.4, 0.0355, 0.0016, 0.5, 0.0, 2e-3), ("PD", *_TIMES)),
     "air": _around((0, 1.0, 0.05, 0.05, 0.0, 0.0, 1e-3), ()),
 }
 """Blood has the short T1 of inflow; its signal is voided where the sequence refocuses (see `contrast`)."""

@@ -1,7 +1,7 @@
 """What is true of a phantom subject: per voxel of each series, and per region and level."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -10,25 +10,17 @@ from scipy import sparse
 from qcord.core.arrays import AnyArray, FloatArray
 from qcord.core.image import Image
 from qcord.core.labels import COMBINED, CSF, TRACTS, Region
-from qcord.core.protocol import Protocol
+from qcord.phantom.acquisition import COMPARTMENTS, Acquisition
 from qcord.phantom.body import Body
-from qcord.phantom.contrast import signal, tensor_elements
-from qcord.phantom.interior import Interior, LesionPlace, cross_section
-from qcord.phantom.spec import PhantomSpec
-from qcord.phantom.tissue import METRICS, UNITS, axial_radial, tissue_table
+from qcord.phantom.contrast import tensor_elements
+from qcord.phantom.facts import Facts
+from qcord.phantom.interior import Interior, cross_section, parts_of
+from qcord.phantom.microstructure import mean_tensor
+from qcord.phantom.tissue import UNITS
 from qcord.template import tables
 
 REGIONS: tuple[Region, ...] = tuple(Region(name, number) for number, name in enumerate((*TRACTS, CSF)))
 
-MAPS = {
-    "T2w": ("T2",),
-    "T2star": ("T2star",),
-    "dwi": ("FA", "MD", "AD", "RD"),
-    "MTS": ("MTR", "MTsat", "T1", "R1"),
-}
-"""Values whose maps belong to each series."""
-
-TABLE_METRICS = ("FA", "MD", "AD", "RD", "MTR", "MTsat", "T1", "R1", "T2", "T2star")
 MIN_CORD = 0.01
 """Fraction of cord below which a voxel carries no value."""
 
@@ -62,6 +54,9 @@ class SeriesTruth:
         mean tensor (xx, yy, zz, xy, xz, yz) in world axes.
     motion : (volumes, slices, 2) array
         Shift [mm] along the first two voxel axes; all other truth is that of the volume at rest.
+    fields : mapping of str to Image
+        ``B0`` [Hz], the ``displacement`` [mm] that it causes along the phase-encoding axis (in memory), and ``B1``;
+        those that the effects have. Masks, fractions and maps are those of the undistorted neck.
     """
 
     noise_free: Image
@@ -76,114 +71,50 @@ class SeriesTruth:
     weights: sparse.csr_array
     maps: Mapping[str, Image]
     motion: FloatArray
+    fields: Mapping[str, Image] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, eq=False)
-class RegionValues:
-    """Values of the regions of the cord, sound and damaged, and how a compression changes them.
-
-    Parameters
-    ----------
-    sound, damaged : mapping of str to (36,) array
-        By metric.
-    pinched : mapping of str to float
-        Factor of each metric where the compression is worst.
-    """
-
-    sound: Mapping[str, FloatArray]
-    damaged: Mapping[str, FloatArray]
-    pinched: Mapping[str, float]
-
-    @classmethod
-    def of(cls, spec: PhantomSpec) -> "RegionValues":
-        """Values that a specification asks for."""
-        table = tissue_table({name: dict(values) for name, values in spec.tissues.items()})
-        factors = {} if spec.lesion is None else dict(spec.lesion.factors)
-        pinched = {} if spec.compression is None else dict(spec.compression.factors)
-        sound = {metric: table.cord(metric) for metric in METRICS}
-        damaged = {metric: v * factors.get(metric, 1.0) for metric, v in sound.items()}
-        return cls(sound, damaged, {m: pinched.get(m, 1.0) for m in METRICS})
-
-    def at(self, pinch: FloatArray, *, damaged: bool = False) -> dict[str, FloatArray]:
-        """Values (n, 36) by metric at degrees of compression (n,)."""
-        values = self.damaged if damaged else self.sound
-        return {m: values[m] * (1 + (self.pinched[m] - 1) * pinch[:, None]) for m in METRICS}
-
-
-def value_of(metric: str, values: Mapping[str, FloatArray], transfer: Protocol, gradient_echo: str) -> FloatArray:
-    """One metric from tissue values (...): as it stands, or one that follows: AD, RD, R1, MTR.
-
-    MTR is that of the images without noise of a protocol of MT images.
-    """
-    if metric in values:
-        return values[metric]
-    if metric == "R1":
-        return 1 / values["T1"]
-    if metric in {"AD", "RD"}:
-        return axial_radial(values["FA"], values["MD"])[metric == "RD"]
-    upward = np.array([0.0, 0.0, 1.0])
-    images = signal("MTS", values, transfer.take([0, 1]), tangent=upward, gradient_echo=gradient_echo)
-    return np.asarray(100 * (1 - images[..., 0] / images[..., 1]))
-
-
-@dataclass(frozen=True, eq=False)
-class Facts:
-    """What all truth of a subject is computed from.
-
-    Parameters
-    ----------
-    spec : PhantomSpec
-    body : Body
-        Geometry.
-    values : RegionValues
-        Tissue of the cord.
-    lesion : LesionPlace or None
-        Damaged ellipsoid.
-    transfer : Protocol
-        Of the MT images, on which the true MTR depends.
-    """
-
-    spec: PhantomSpec
-    body: Body
-    values: RegionValues
-    lesion: LesionPlace | None
-    transfer: Protocol
-
-    def value(self, metric: str, values: Mapping[str, FloatArray]) -> FloatArray:
-        """One metric from tissue values, see `value_of`."""
-        return value_of(metric, values, self.transfer, self.spec.gradient_echo)
-
-
-def series_truth(facts: Facts, interior: Interior, noise_free: Image, sigma: float, motion: FloatArray) -> SeriesTruth:
+def series_truth(
+    facts: Facts,
+    plan: Acquisition,
+    interior: Interior,
+    *,
+    noise_free: Image,
+    sigma: float,
+    rest: tuple[FloatArray, Mapping[str, Image]],
+) -> SeriesTruth:
     """Truth on the grid of one series.
 
     Parameters
     ----------
     facts : Facts
         The subject.
+    plan : Acquisition
+        The series.
     interior : Interior
         Fractions of its voxels.
     noise_free : Image
         The series without noise.
     sigma : float
         Noise.
-    motion : (volumes, slices, 2) array
-        Shifts [mm].
+    rest : tuple
+        Shifts (volumes, slices, 2) [mm], and fields.
     """
     grid, entities = noise_free.grid, noise_free.entities
     n_voxels = int(np.prod(grid.shape))
 
-    def image(field: AnyArray, unit: str = "probability", fill: float = 0.0) -> Image:
-        full = np.full((n_voxels, *field.shape[1:]), fill, dtype=field.dtype)
-        full[interior.voxels] = field
-        return Image(full.reshape(*grid.shape, *field.shape[1:]), grid, unit, entities)
+    def image(values: AnyArray, unit: str = "probability", fill: float = 0.0) -> Image:
+        full = np.full((n_voxels, *values.shape[1:]), fill, dtype=values.dtype)
+        full[interior.voxels] = values
+        return Image(full.reshape(*grid.shape, *values.shape[1:]), grid, unit, entities)
 
     regions = interior.regions
     cord = interior.cord.astype(np.float32)
     levels = np.where(cord > 0, level_numbers(interior.coordinates[:, 2]), 0).astype(np.uint8)
+    units = {**UNITS, **facts.units(plan), "tensor": "mm2/s"}
     maps = {
-        metric: image(field.astype(np.float32), UNITS.get(metric, "mm2/s"), np.nan)
-        for metric, field in _mean_maps(entities.suffix, interior, facts).items()
+        metric: image(values.astype(np.float32), units[metric], np.nan)
+        for metric, values in _mean_maps(plan, interior, facts).items()
     }
     return SeriesTruth(
         noise_free=noise_free,
@@ -197,26 +128,33 @@ def series_truth(facts: Facts, interior: Interior, noise_free: Image, sigma: flo
         regions=REGIONS,
         weights=interior.weights(n_voxels),
         maps=maps,
-        motion=motion,
+        motion=rest[0],
+        fields={name: one.derive(one.data, entities=entities) for name, one in rest[1].items()},
     )
 
 
-def _mean_maps(name: str, interior: Interior, facts: Facts) -> dict[str, FloatArray]:
+def _mean_maps(plan: Acquisition, interior: Interior, facts: Facts) -> dict[str, FloatArray]:
     """Means over the cord's part of each voxel."""
     height = interior.coordinates[:, 2]
-    pinch = facts.body.pinch_at(height)
     share = 1 / np.where(interior.cord > MIN_CORD, interior.regions.sum(axis=1), np.nan)
     total: dict[str, FloatArray] = {}
-    for part, damaged in ((interior.sound, False), (interior.damaged, True)):
-        if not part.any():
+    for part, shares in enumerate(interior.shares):
+        rows = np.flatnonzero(shares.any(axis=1))
+        if not rows.size:
             continue
-        known = facts.values.at(pinch, damaged=damaged)
-        fields = {metric: facts.value(metric, known) for metric in MAPS[name]}
-        if name == "dwi":
-            fields["tensor"] = tensor_elements(known["FA"], known["MD"], facts.body.tangent(height)[:, None])
-        for metric, field in fields.items():
-            mean = np.einsum("nr,nr...->n...", part, field)
-            total[metric] = total[metric] + mean if metric in total else mean
+        tissue = facts.tissue(height[rows], part)
+        folded = facts.values.fold(shares[rows])
+        values = facts.series_values(plan, tissue)
+        tangent = facts.body.tangent(height[rows])[:, None]
+        if plan.formula == "dwi":
+            values["tensor"] = tensor_elements(tissue["FA"], tissue["MD"], tangent)
+        elif plan.formula == COMPARTMENTS:
+            values["tensor"] = mean_tensor(tissue.values, tangent)
+        for metric, known in values.items():
+            mean = np.einsum("nt,nt...->n...", folded, known)
+            if metric not in total:
+                total[metric] = np.zeros((len(height), *mean.shape[1:]))
+            total[metric][rows] += mean
     return {m: v * share.reshape(-1, *[1] * (v.ndim - 1)) for m, v in total.items()}
 
 
@@ -241,41 +179,49 @@ def region_table(facts: Facts) -> tuple[pd.DataFrame, pd.DataFrame]:
     edges = tables.level_edges()
     rows, sizes = [], []
     membership = np.array([[t in members for t in TRACTS] for members in COMBINED.values()], dtype=float)
+    providers = facts.providers()
+    units = {**UNITS, **{m: facts.units(plan)[m] for m, plan in providers.items() if plan is not None}}
     for number, level in enumerate(tables.LEVELS[:11]):
         low, high = edges[number + 1], edges[number]
         n = max(2, round((high - low) / SECTION_DISTANCE))
         heights = low + (np.arange(n) + 0.5) / n * (high - low)
-        volume = np.zeros(len(TRACTS))
-        total = {metric: np.zeros(len(TRACTS)) for metric in TABLE_METRICS}
-        for height in heights:
-            for weight, known in _section_values(facts, float(height)):
-                volume += weight
-                for metric in TABLE_METRICS:
-                    total[metric] += weight * known[metric][0]
-        for metric in TABLE_METRICS:
-            combined = (membership @ total[metric]) / (membership @ volume)
-            means = [*zip(TRACTS, total[metric] / volume, strict=True), *zip(COMBINED, combined, strict=True)]
-            rows += [(name, level, metric, float(value), UNITS[metric]) for name, value in means]
+        areas = _section_areas(facts, heights)
+        volume = sum(a.sum(axis=0) for a in areas)
+        total = {metric: np.zeros(len(TRACTS)) for metric in providers}
+        for part, area in enumerate(areas):
+            if area.any():
+                for metric, known in _section_values(facts, heights, part, providers).items():
+                    total[metric] += (area * facts.values.unfold(known)).sum(axis=0)
+        for metric, sums in total.items():
+            combined = [float((row * sums).sum() / (row * volume).sum()) for row in membership]
+            means = [*zip(TRACTS, sums / volume, strict=True), *zip(COMBINED, combined, strict=True)]
+            rows += [(name, level, metric, float(value), units[metric]) for name, value in means]
         section = facts.body.shape.at(heights)
         sizes.append((level, *(float(v.mean()) for v in (section.area, section.ap, section.rl))))
     regions = pd.DataFrame(rows, columns=["region", "level", "metric", "value", "unit"])
     return regions, pd.DataFrame(sizes, columns=["level", "area", "ap", "rl"])
 
 
-def _section_values(facts: Facts, height: float) -> list[tuple[FloatArray, dict[str, FloatArray]]]:
-    """Areas (36,) and values (1, 36) of sound and of damaged tissue in one cross-section."""
-    points, fractions, pixel = cross_section(facts.body, height, SECTION_STEP)
-    pinch = facts.body.pinch_at(np.array([height]))
-    hit = np.zeros(len(points), dtype=bool)
-    if facts.lesion is not None:
-        hit = facts.lesion.holds(np.concatenate([points, np.full((len(points), 1), height)], axis=1))
-    found = []
-    for damaged, chosen in ((False, ~hit), (True, hit)):
-        if chosen.any():
-            area = fractions[chosen].sum(axis=0, dtype=float) * pixel
-            known = facts.values.at(pinch, damaged=damaged)
-            found.append((area, {metric: facts.value(metric, known) for metric in TABLE_METRICS}))
-    return found
+def _section_areas(facts: Facts, heights: FloatArray) -> list[FloatArray]:
+    """Areas (heights, 36) of sound tissue, and of that of each lesion."""
+    areas: list[FloatArray] = [np.zeros((len(heights), len(TRACTS))) for _ in range(len(facts.lesions) + 1)]
+    for row, height in enumerate(heights):
+        points, fractions, pixel = cross_section(facts.body, float(height), SECTION_STEP)
+        cord = np.concatenate([points, np.full((len(points), 1), height)], axis=1)
+        for area, chosen in zip(areas, parts_of(facts.lesions, cord), strict=True):
+            if chosen.any():
+                area[row] = fractions[chosen].sum(axis=0, dtype=float) * pixel
+    return areas
+
+
+def _section_values(
+    facts: Facts, heights: FloatArray, part: int, providers: Mapping[str, Acquisition | None]
+) -> dict[str, FloatArray]:
+    """Values (heights, tissues) of all metrics of the regional truth."""
+    tissue = facts.tissue(heights, part)
+    plans = {plan.name: plan for plan in providers.values() if plan is not None}
+    found = {name: facts.series_values(plan, tissue) for name, plan in plans.items()}
+    return {m: tissue[m] if plan is None else found[plan.name][m] for m, plan in providers.items()}
 
 
 def landmark_table(body: Body) -> pd.DataFrame:
