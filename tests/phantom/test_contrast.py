@@ -3,9 +3,10 @@ import pytest
 
 from qcord.core.protocol import Protocol
 from qcord.models.spoiled_gradient_echo import helms_inverse
-from qcord.phantom.acquisition import acquisition, directions
+from qcord.phantom.acquisition import acquisition
 from qcord.phantom.body import make_body
 from qcord.phantom.contrast import signal, surrounding_signals
+from qcord.phantom.scan import half_sphere
 from qcord.phantom.spec import PhantomSpec
 from qcord.phantom.tissue import SURROUNDINGS, axial_radial, default_tissues, tissue_table
 from qcord.phantom.values import around_tissue
@@ -88,7 +89,7 @@ def test_contrasts_are_those_of_real_scans(body, cord):
 
 
 def test_directions_are_spread_evenly():
-    g = directions(30)
+    g = half_sphere(30)
     np.testing.assert_allclose(np.linalg.norm(g, axis=1), 1)
     x, y, z = g.T
     design = np.stack([x * x, y * y, z * z, 2 * x * y, 2 * x * z, 2 * y * z], axis=1)

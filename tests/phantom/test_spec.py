@@ -48,7 +48,6 @@ def test_replace_leaves_the_rest():
         (lambda: Effects(combination="mean"), UnknownName, "adaptive, sum-of-squares"),
         (lambda: usual_effects("ghosts"), UnknownName, "not an effect"),
         (lambda: Scan("tensr"), UnknownName, "no model"),
-        (lambda: Scan("mtr"), MissingMetadata, "no example protocol"),
         (lambda: Scan("tensor", Protocol({"BValue": [0.0]})), MissingMetadata, "Direction is absent"),
     ],
 )

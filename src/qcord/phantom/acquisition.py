@@ -11,7 +11,7 @@ from qcord.core.entities import Entities
 from qcord.core.grid import Grid
 from qcord.core.protocol import Protocol
 from qcord.phantom.body import Body
-from qcord.phantom.scan import Scan
+from qcord.phantom.scan import COMPARTMENTS, Scan, half_sphere
 from qcord.template import tables
 
 CENTRE_DISC = "C3/C4"
@@ -27,9 +27,6 @@ N_SHELL_UNWEIGHTED = 7
 N_REVERSED = 3
 ECHO_SPACING = 0.00094
 """Time [s] between lines of k-space of the zoomed echo-planar protocol."""
-
-COMPARTMENTS = "compartments"
-"""Formula of series whose truth are the compartments of `qcord.phantom.microstructure`."""
 
 _COMMON = {
     "Modality": "MR",
@@ -129,14 +126,6 @@ def scan_acquisition(scan: Scan, body: Body, tesla: float = 3.0) -> Acquisition:
     )
 
 
-def directions(n: int) -> FloatArray:
-    """Unit vectors (n, 3) spread evenly over the half sphere (golden spiral)."""
-    z = (np.arange(n) + 0.5) / n
-    angle = np.arange(n) * np.pi * (3 - np.sqrt(5))
-    radius = np.sqrt(1 - z**2)
-    return np.stack([radius * np.cos(angle), radius * np.sin(angle), z], axis=1)
-
-
 def _sagittal(body: Body) -> Acquisition:
     discs = tables.disc_heights()
     top, bottom = (body.place([0, 0, discs[n]]) for n in ("C1 top", "T4/T5"))
@@ -193,7 +182,7 @@ def _zoomed(name: str, body: Body, protocol: Protocol, direction: str = "j-") ->
 
 
 def _diffusion(body: Body) -> Acquisition:
-    weighted = directions(N_DIRECTIONS)
+    weighted = half_sphere(N_DIRECTIONS)
     b = np.concatenate([[0.0], np.full(N_DIRECTIONS, B_VALUE), np.zeros(N_UNWEIGHTED - 1)])
     vectors = np.concatenate([np.zeros((1, 3)), weighted, np.zeros((N_UNWEIGHTED - 1, 3))])
     plan = _zoomed("dwi", body, _diffusion_protocol(b, vectors, 0.06, 3.0))
@@ -205,7 +194,7 @@ def _multi_shell(body: Body) -> Acquisition:
     vectors: list[FloatArray] = [np.zeros((N_SHELL_UNWEIGHTED, 3))]
     for value, n in SHELLS:
         b.append(np.full(n, value))
-        vectors.append(directions(n))
+        vectors.append(half_sphere(n))
     plan = _zoomed("multishell", body, _diffusion_protocol(np.concatenate(b), np.concatenate(vectors), 0.075, 3.0))
     return replace(plan, formula=COMPARTMENTS, entities=Entities.of("dwi", acq="multishell"))
 

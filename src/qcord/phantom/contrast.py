@@ -10,9 +10,10 @@ from qcord.core.protocol import Protocol
 from qcord.models.registry import get
 from qcord.models.spoiled_gradient_echo import ernst_signal
 from qcord.models.tensor import TENSOR, b_matrix
-from qcord.phantom.acquisition import COMPARTMENTS, Acquisition
+from qcord.phantom.acquisition import Acquisition
 from qcord.phantom.microstructure import compartment_signal
-from qcord.phantom.parameters import fibre_axis, theta_of, unmodelled
+from qcord.phantom.parameters import RULES, TRANSMIT, fibre_axis, theta_of, unmodelled
+from qcord.phantom.scan import COMPARTMENTS
 from qcord.phantom.tissue import axial_radial
 from qcord.phantom.values import Tissue
 
@@ -83,21 +84,24 @@ def tissue_signal(
 def _by_model(plan: Acquisition, tissue: Tissue, tangent: FloatArray, given: Mapping[str, FloatArray]) -> FloatArray:
     """Signal by the formula of a registered model; directions are turned so that fibres lie where they belong."""
     model, protocol = get(plan.model), plan.protocol
-    n = len(tangent)
     theta = theta_of(model, tissue, float(plan.metadata["MagneticFieldStrength"]))
-    known = np.broadcast_to(model.given_defaults(), (n, 1, len(model.given))).copy()
-    for name, values in given.items():
-        if name in [p.name for p in model.given]:
-            known[:, 0, model.given_index(name)] = values
+    known = np.broadcast_to(model.given_defaults(), (*theta.shape[:2], len(model.given))).copy()
+    for k, parameter in enumerate(model.given):
+        if parameter.name in given:
+            known[..., k] = given[parameter.name][:, None]
+        elif parameter.name in RULES:
+            known[..., k] = RULES[parameter.name](tissue)
+    if TRANSMIT in [p.name for p in model.free]:
+        theta[..., model.index(TRANSMIT)] = given[TRANSMIT][:, None] if TRANSMIT in given else 1.0
     weight = unmodelled(model, tissue, protocol)
     if "Direction" not in model.needs or "Direction" not in protocol:
         return np.asarray(model.signal(theta, protocol, known) * weight)
     result = np.empty((*theta.shape[:2], len(protocol)))
     for column in range(theta.shape[1]):
         own = fibre_axis(model, theta[0, column], protocol)
-        for row in range(n):
+        for row in range(len(tangent)):
             turned = _turned(protocol, rotation_between(tangent[row], own))
-            result[row, column] = model.signal(theta[row, column], turned, known[row, 0])
+            result[row, column] = model.signal(theta[row, column], turned, known[row, column])
     return result * weight
 
 

@@ -8,13 +8,14 @@ import numpy as np
 from qcord.core.arrays import FloatArray
 from qcord.models.registry import get
 from qcord.models.tensor import fractional_anisotropy
-from qcord.phantom.acquisition import COMPARTMENTS, Acquisition, acquisition, scan_acquisition
+from qcord.phantom.acquisition import Acquisition, acquisition, scan_acquisition
 from qcord.phantom.apparent import apparent_values
 from qcord.phantom.body import Body, make_body
 from qcord.phantom.contrast import signal
 from qcord.phantom.interior import LesionPlace, place_lesions
 from qcord.phantom.microstructure import mean_tensor
 from qcord.phantom.parameters import by_rules, model_metrics, model_values
+from qcord.phantom.scan import COMPARTMENTS
 from qcord.phantom.spec import PhantomSpec
 from qcord.phantom.susceptibility import FieldMap, neck_field
 from qcord.phantom.tissue import UNITS
@@ -104,23 +105,25 @@ class Facts:
             found = compartment_values(tissue) if plan.formula == COMPARTMENTS else {}
             return {m: found[m] if m in found else tissue[m] for m in MAPS[plan.name]}
         model = get(plan.model)
-        if plan.formula == COMPARTMENTS:
-            if plan.model == "tensor":
-                return {m: v for m, v in compartment_values(tissue).items() if m in TENSOR_METRICS}
-            if not by_rules(model):
-                return apparent_values(plan.model, tissue, plan.protocol)
-        return model_values(model, tissue, self.spec.tesla)
+        if plan.formula != COMPARTMENTS:
+            return model_values(model, tissue, self.spec.tesla)
+        found = compartment_values(tissue)
+        if plan.model != "tensor":
+            found |= (
+                model_values(model, tissue, self.spec.tesla)
+                if by_rules(model)
+                else apparent_values(plan.model, tissue, plan.protocol)
+            )
+        return found
 
     def units(self, plan: Acquisition) -> dict[str, str]:
         """Unit of each value that belongs to a series."""
         if plan.name in MAPS and not plan.model:
             return {m: UNITS[m] for m in MAPS[plan.name]}
         units = model_metrics(get(plan.model))
-        return {
-            m: u
-            for m, u in units.items()
-            if plan.formula != COMPARTMENTS or plan.model != "tensor" or m in TENSOR_METRICS
-        }
+        if plan.formula == COMPARTMENTS:
+            return {m: UNITS[m] for m in MAPS["multishell"]} | units
+        return units
 
     def providers(self) -> dict[str, Acquisition | None]:
         """Which series each metric of the regional truth is taken from; None for the tissue table.

@@ -13,6 +13,7 @@ from qcord.phantom.distortion import displacement, phase_axis, push
 from qcord.phantom.facts import Facts
 from qcord.phantom.interior import Interior, centres_of
 from qcord.phantom.motion import drift, shift_slices, slice_jitter
+from qcord.phantom.parameters import TRANSMIT
 from qcord.phantom.ringing import truncate
 from qcord.phantom.spec import SERIES, stream
 from qcord.phantom.transmit import transmit_field
@@ -171,13 +172,16 @@ def given_fields(plan: Acquisition, facts: Facts, interior: Interior) -> dict[st
     """Given parameters (m,) of a series' model that the effects make differ from their defaults."""
     if plan.formula and plan.formula != "MTS":
         return {}
-    names = [p.name for p in get(plan.model or facts.spec.gradient_echo).given]
+    model = get(plan.model or facts.spec.gradient_echo)
+    names = [p.name for p in (*model.given, *model.free)]
     points = centres_of(plan.grid, interior.voxels)
     given = {}
-    if facts.spec.effects.transmits and "B1" in names:
-        given["B1"] = transmit_at(points, facts)
+    if facts.spec.effects.transmits and TRANSMIT in names:
+        given[TRANSMIT] = transmit_at(points, facts)
     if facts.field is not None and "FieldGradient" in names:
         given["FieldGradient"] = facts.field.gradient(points, _normal(plan.grid), plan.grid.spacing[2] / 2)
+    if facts.field is not None and "B0" in names:
+        given["B0"] = facts.field.at(points)
     return given
 
 

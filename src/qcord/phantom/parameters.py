@@ -14,6 +14,7 @@ from qcord.core.arrays import FloatArray
 from qcord.core.model import SignalModel
 from qcord.core.protocol import Protocol
 from qcord.models.spoiled_gradient_echo import ernst_signal
+from qcord.phantom.scan import half_sphere
 from qcord.phantom.values import Tissue
 
 AMPLITUDES = ("S0", "A", "M0", "PD")
@@ -36,15 +37,21 @@ RULES: Mapping[str, Rule] = MappingProxyType(
 )
 """Parameter name to its value (n, t) in a tissue."""
 
-FOLLOWS = MappingProxyType({"MWF": "MTsat", "ihMTR": "MTsat", "ihMTsat": "MTsat", "MTVF": "MTsat"})
-"""Parameters without an entry in the tissue table that change as another one does (assumed: all show myelin)."""
+FOLLOWS = MappingProxyType(
+    {**dict.fromkeys(("MWF", "ihMTR", "ihMTsat", "F", "BPF", "MTVF"), "MTsat"), "T2ie": "T2", "T2f": "T2"}
+)
+"""Parameters without an entry in the tissue table that change as another one does (assumed: those that follow MTsat
+all show myelin)."""
+
+TRANSMIT = "B1"
+"""Name of the transmit field, which some models take as given and some estimate; it belongs to no tissue."""
 
 SPELLINGS = MappingProxyType(
     {"gray matter": ("gray matter", "grey matter"), "fluid": ("cerebrospinal fluid", "csf", "free water", "fluid")}
 )
 """How models may spell a tissue."""
 
-_ORIENTED = re.compile(r"[DWKdwk][xyz123]{2,4}|Tilt.*|[Tt]heta|[Pp]hi|.*[Aa]zimuth|.*[Pp]olar.*")
+_ORIENTED = re.compile(r"[A-Za-z][xyz]{2,4}(_[xyz]{2})?|Tilt.*|[Tt]heta|[Pp]hi|.*[Aa]zimuth|.*[Pp]olar.*")
 """Names of parameters that depend on where fibres point: they have no regional truth."""
 
 
@@ -157,7 +164,7 @@ def fibre_axis(model: SignalModel, theta: FloatArray, protocol: Protocol) -> Flo
     Found by a search over the half sphere with the settings of the most weighted row of the protocol at 1000 s/mm2.
     """
     row = int(np.argmax(protocol["BValue"]))
-    axes = _half_sphere(500)
+    axes = half_sphere(500)
     probe = protocol.take(np.full(len(axes), row)).replace(Direction=axes, BValue=1000.0)
     if "BDelta" in probe:
         probe = probe.replace(BDelta=1.0)
@@ -173,18 +180,11 @@ def fibre_axis(model: SignalModel, theta: FloatArray, protocol: Protocol) -> Flo
         return np.array([0.0, 0.0, 1.0])
     axis, reach = axes[np.argmin(signal)], 0.1
     while reach > 1e-7:
-        around = axis + reach * np.concatenate([[np.zeros(3)], _half_sphere(30), -_half_sphere(30)])
+        around = axis + reach * np.concatenate([[np.zeros(3)], half_sphere(30), -half_sphere(30)])
         around /= np.linalg.norm(around, axis=1, keepdims=True)
         best = int(np.argmin(decay(around)))
         axis, reach = around[best], reach * (0.5 if best == 0 else 0.8)
     return np.asarray(axis * (1.0 if axis[2] >= 0 else -1.0))
-
-
-def _half_sphere(n: int) -> FloatArray:
-    k = np.arange(n) + 0.5
-    height, angle = 1 - k / n, np.pi * (1 + 5**0.5) * k
-    radius = np.sqrt(1 - height**2)
-    return np.stack([radius * np.cos(angle), radius * np.sin(angle), height], axis=1)
 
 
 def oriented(name: str) -> bool:
@@ -194,7 +194,7 @@ def oriented(name: str) -> bool:
 
 def model_metrics(model: SignalModel) -> dict[str, str]:
     """Unit of each value of a model that belongs to a tissue: without amplitudes and what depends on orientation."""
-    scale = {p.name for p in model.free if p.unit == "1" and np.isinf(p.bounds[1])}
+    scale = {p.name for p in model.free if p.unit == "1" and np.isinf(p.bounds[1])} | {TRANSMIT}
     return {name: unit for name, unit in model.units.items() if name not in scale and not oriented(name)}
 
 
@@ -209,4 +209,4 @@ def model_values(model: SignalModel, tissue: Tissue, tesla: float = 3.0) -> dict
 
 def by_rules(model: SignalModel) -> bool:
     """Whether all parameters of a model but the amplitude and the orientation follow from the tissue table."""
-    return all(p.name in RULES or oriented(p.name) for p in model.free)
+    return all(p.name in RULES or oriented(p.name) for p in model.free if p.name != TRANSMIT)

@@ -10,12 +10,13 @@ from scipy import sparse
 from qcord.core.arrays import AnyArray, FloatArray
 from qcord.core.image import Image
 from qcord.core.labels import COMBINED, CSF, TRACTS, Region
-from qcord.phantom.acquisition import COMPARTMENTS, Acquisition
+from qcord.phantom.acquisition import Acquisition
 from qcord.phantom.body import Body
 from qcord.phantom.contrast import tensor_elements
 from qcord.phantom.facts import Facts
 from qcord.phantom.interior import Interior, cross_section, parts_of
 from qcord.phantom.microstructure import mean_tensor
+from qcord.phantom.scan import COMPARTMENTS
 from qcord.phantom.tissue import UNITS
 from qcord.template import tables
 
