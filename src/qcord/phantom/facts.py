@@ -70,11 +70,11 @@ class Facts:
         """Facts of a specification."""
         body = make_body(spec)
         plans = {}
+        site = {"InstitutionName": spec.person["site"]} if "site" in spec.person else {}
         for name in spec.series:
             scan = spec.scan(name)
-            plans[name] = (
-                acquisition(name, body, spec.tesla) if scan is None else scan_acquisition(scan, body, spec.tesla)
-            )
+            plan = acquisition(name, body, spec.tesla) if scan is None else scan_acquisition(scan, body, spec.tesla)
+            plans[name] = replace(plan, metadata={**plan.metadata, **site}) if site else plan
         return cls(
             spec,
             body,

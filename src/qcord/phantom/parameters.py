@@ -43,6 +43,12 @@ FOLLOWS = MappingProxyType(
 """Parameters without an entry in the tissue table that change as another one does (assumed: those that follow MTsat
 all show myelin)."""
 
+ELSEWHERE = MappingProxyType({"T2ie": "T2", "T2f": "T2", "R2f": "R2", "D": "MD", "MSD": "MD"})
+"""Parameters of a part of the cord's water that are those of all water in tissues around it."""
+
+CORD = ("white matter", "gray matter")
+"""Kinds of tissue that models know."""
+
 TRANSMIT = "B1"
 """Name of the transmit field, which some models take as given and some estimate; it belongs to no tissue."""
 
@@ -79,8 +85,9 @@ def theta_of(model: SignalModel, tissue: Tissue, tesla: float = 3.0) -> FloatArr
         typical = typical_values(model, kind, tesla)
         scale = _amplitude(model, typical)
         for k, parameter in enumerate(model.free):
-            if parameter.name in RULES and (parameter.name != "MTR" or "MTR" in tissue.values):
-                value = RULES[parameter.name](tissue)[:, column]
+            rule = parameter.name if tissue.kinds[column] in CORD else ELSEWHERE.get(parameter.name, parameter.name)
+            if rule in RULES and (parameter.name != "MTR" or "MTR" in tissue.values):
+                value = RULES[rule](tissue)[:, column]
             elif k in scale:
                 value = typical[parameter.name] * scale[k] * tissue["PD"][:, column]
             else:
@@ -100,7 +107,6 @@ def typical_values(model: SignalModel, kind: str, tesla: float = 3.0) -> dict[st
     Those of white matter stand for tissues that it does not name, but parts of tissues other than the cord are 0; the
     starts of the parameters stand for all if it states none.
     """
-    cord = kind in {"white matter", "gray matter"}
     words = SPELLINGS.get(kind, (kind,))
     here = [v for v in model.typical if any(w in v.tissue.lower() for w in words)]
     at_field = [v for v in here if f"{tesla:g} T" in v.tissue]
@@ -109,9 +115,10 @@ def typical_values(model: SignalModel, kind: str, tesla: float = 3.0) -> dict[st
         if found:
             return starts | dict(found[0].values)
     first = starts | (dict(model.typical[0].values) if model.typical else {})
-    if cord:
+    if kind in CORD:
         return first
     parts = {p.name for p in model.free if p.unit in {"percent", "probability"} or p.bounds == (0.0, 1.0)}
+    parts |= {name for name, metric in FOLLOWS.items() if metric == "MTsat"}
     return {name: 0.0 if name in parts else value for name, value in first.items()}
 
 
