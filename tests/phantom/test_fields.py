@@ -91,6 +91,8 @@ def test_discs_and_vertebrae_leave_a_ripple(neck):
 def test_field_grows_with_the_magnet():
     body = make_body(PhantomSpec())
     points = body.place(np.array([[0, 0, -120.0], [5, 3, -150.0], [0, 0, -180.0]]))
-    np.testing.assert_allclose(neck_field(body, 1.5).at(points), neck_field(body, 3.0).at(points) / 2, rtol=1e-3, atol=0.01)
-    assert HZ_PER_PPM == pytest.approx(42.58, abs=0.01)
+    np.testing.assert_allclose(
+        neck_field(body, 1.5).at(points), neck_field(body, 3.0).at(points) / 2, rtol=1e-3, atol=0.01
+    )
+    assert pytest.approx(42.58, abs=0.01) == HZ_PER_PPM
     assert SUSCEPTIBILITY["bone"] < SUSCEPTIBILITY["marrow"] < SUSCEPTIBILITY["disc"] < SUSCEPTIBILITY["air"]

@@ -7,7 +7,7 @@ from types import MappingProxyType
 import numpy as np
 import pandas as pd
 
-from qcord.phantom.disease import COMPRESSED, DAMAGED, Compression, Lesion, compression_signal
+from qcord.phantom.disease import COMPRESSED, PLAQUE, Compression, Lesion, compression_signal
 from qcord.phantom.effects import Effects
 from qcord.phantom.spec import PhantomSpec
 
@@ -46,8 +46,8 @@ SITE_SPREAD = {"FA": 0.035, "MD": 0.047, "MTsat": 0.043}
 VENDORS: Mapping[str, Mapping[str, float]] = MappingProxyType(
     {
         "Siemens": {"B1": 1.0},
-        "Philips": {"FA": 0.735 / 0.689, "MD": 0.969 / 0.993, "MTsat": 5.862 / 3.664, "B1": 1.054},
-        "GE": {"FA": 0.636 / 0.689, "MD": 0.726 / 0.993, "MTsat": 5.505 / 3.664, "B1": 0.975},
+        "Philips": {"FA": 0.735 / 0.689, "MD": 0.969 / 0.993, "MTsat": 5.862 / 3.664, "B1": 0.949},
+        "GE": {"FA": 0.636 / 0.689, "MD": 0.726 / 0.993, "MTsat": 5.505 / 3.664, "B1": 1.026},
     }
 )
 """White matter at C2 to C5 on scanners of each vendor over that on Siemens (spine-generic, computed), and the mean
@@ -162,7 +162,7 @@ def _disease(spec: PhantomSpec, kind: str, generator: np.random.Generator) -> Ph
                 str(generator.choice(["left", "right"])),
                 float(generator.uniform(1.2, 2.3)),
                 float(generator.uniform(8, 20)),
-                DAMAGED.copy(),
+                PLAQUE.copy(),
                 float(generator.uniform(-4, 4)),
             )
             for _ in range(int(generator.integers(2, 6)))

@@ -12,6 +12,7 @@ DAMAGED = {
     **{"FA": 0.7, "MD": 1.3, "MTsat": 0.65, "T1": 1.2, "T2": 1.3, "T2star": 1.2},
     **{"ICVF": 0.65, "ODI": 1.5, "ISOVF": 2.0},
 }
+PLAQUE = {**DAMAGED, "PD": 1.1, "T2": 1.5}
 MALACIA = {"FA": 0.8, "MD": 1.25, "MTsat": 0.85, "T1": 1.25, "T2": 1.7, "T2star": 1.5, "ICVF": 0.8, "ISOVF": 3.0}
 
 

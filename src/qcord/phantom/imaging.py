@@ -32,13 +32,13 @@ class Plane:
     resonance : (x, y, z, volumes or 1) array or None
         Off-resonance [Hz] of echo-planar series on the grid of the image.
     static : (x, y, z) array or None
-        That part of it that is the same in all volumes.
+        Static field [Hz] where it matters to the series.
     displacement_mm : (x, y, z) array or None
         How far [mm] it moves signal along the phase-encoding axis.
     dephasing : (x, y, z, volumes) array or None
         Part of the signal that the field's gradient across the slice leaves.
     transmit : (x, y, z) array or None
-        Transmit field.
+        Transmit field, where the model of the series knows it.
     """
 
     motion: FloatArray
@@ -57,10 +57,10 @@ def plane_of(plan: Acquisition, facts: Facts) -> Plane:
     heights = slice_heights(plan, facts)
     motion, loss = _motion(plan, facts, generator, heights)
     points = centres_of(grid, np.arange(int(np.prod(grid.shape)))).reshape(*grid.shape, 3)
-    transmit = None
-    if effects.transmits:
-        transmit = transmit_at(points, facts)
-    static = facts.field.at(points) if facts.field is not None else None
+    names = given_names(plan, facts)
+    transmit = transmit_at(points, facts) if effects.transmits and TRANSMIT in names else None
+    sees_field = plan.echo_planar or plan.formula == "T2star" or bool({"FieldGradient", "B0"} & names)
+    static = facts.field.at(points) if facts.field is not None and sees_field else None
     resonance = moved = dephasing = None
     if plan.echo_planar:
         resonance = _resonance(plan, facts, generator, static, points)
@@ -170,10 +170,9 @@ def transmit_at(points: FloatArray, facts: Facts) -> FloatArray:
 
 def given_fields(plan: Acquisition, facts: Facts, interior: Interior) -> dict[str, FloatArray]:
     """Given parameters (m,) of a series' model that the effects make differ from their defaults."""
-    if plan.formula and plan.formula != "MTS":
+    names = given_names(plan, facts)
+    if not names:
         return {}
-    model = get(plan.model or facts.spec.gradient_echo)
-    names = [p.name for p in (*model.given, *model.free)]
     points = centres_of(plan.grid, interior.voxels)
     given = {}
     if facts.spec.effects.transmits and TRANSMIT in names:
@@ -183,6 +182,14 @@ def given_fields(plan: Acquisition, facts: Facts, interior: Interior) -> dict[st
     if facts.field is not None and "B0" in names:
         given["B0"] = facts.field.at(points)
     return given
+
+
+def given_names(plan: Acquisition, facts: Facts) -> set[str]:
+    """Parameters of the model behind a series; none where the formula is none of a registered model."""
+    if plan.formula and plan.formula != "MTS":
+        return set()
+    model = get(plan.model or facts.spec.gradient_echo)
+    return {p.name for p in (*model.given, *model.free)}
 
 
 def _normal(grid: Grid) -> FloatArray:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from qcord.core.errors import ImplausibleValue
 from qcord.models.registry import MODELS
 from qcord.phantom.checks import require_factors, require_name, require_range
-from qcord.phantom.disease import Compression, Lesion, compression_signal
+from qcord.phantom.disease import PLAQUE, Compression, Lesion, compression_signal
 from qcord.phantom.effects import Effects
 from qcord.phantom.field_strength import FIELDS
 from qcord.phantom.scan import Scan
@@ -167,10 +167,10 @@ def _dcm() -> PhantomSpec:
 def _ms() -> PhantomSpec:
     return PhantomSpec(
         lesions=(
-            Lesion("C3", "fasciculus cuneatus", "left", 2.0, 16.0),
-            Lesion("C4", "lateral corticospinal tract", "right", 1.9, 14.0),
-            Lesion("C5", "fasciculus gracilis", "right", 1.6, 10.0),
-            Lesion("C6", "lateral vestibulospinal tract", "left", 1.6, 12.0),
+            Lesion("C3", "fasciculus cuneatus", "left", 2.0, 16.0, PLAQUE.copy()),
+            Lesion("C4", "lateral corticospinal tract", "right", 1.9, 14.0, PLAQUE.copy()),
+            Lesion("C5", "fasciculus gracilis", "right", 1.6, 10.0, PLAQUE.copy()),
+            Lesion("C6", "lateral vestibulospinal tract", "left", 1.6, 12.0, PLAQUE.copy()),
         )
     )
 

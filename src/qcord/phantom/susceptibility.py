@@ -23,7 +23,7 @@ assumed)."""
 HZ_PER_PPM = 42.577
 """Proton frequency [Hz] of a millionth of a tesla."""
 
-SPACING = 2.0
+SPACING = 2.5
 """Distance [mm] of the points of the lattice."""
 
 HALF_WIDTH, FRONT, BACK = 180.0, 130.0, 150.0
