@@ -38,6 +38,10 @@ def test_every_model_with_an_example_can_be_scanned(name):
     assert truth.sigma > 0
     names = [image.entities.name for image in bids_images(subject)]
     assert len(set(names)) == len(names)
+    required = {"MTS": "MTState", "MTR": "MTState", "MESE": "EchoTime", "VFA": "FlipAngle", "IRT1": "InversionTime"}
+    for image in bids_images(subject):
+        field = required.get(image.entities.suffix, "MagneticFieldStrength")
+        assert image.metadata[field] is not None, "BIDS asks for it"
     metrics = model_metrics(model)
     assert set(metrics) <= set(truth.maps)
     rows = subject.regions[(subject.regions["region"] == "white matter") & (subject.regions["level"] == "C3")]

@@ -112,6 +112,8 @@ def test_files_of_other_contrasts_carry_their_settings(written):
     assert (sidecar["FlipAngle"], sidecar["RepetitionTimeExcitation"]) == (20.0, 0.02)
     assert sidecar["InstitutionName"] == "site01"
     assert len(list(anat.glob("*acq-mtsat_*MTS.nii.gz"))) == 3
+    states = [json.loads(p.read_text())["MTState"] for p in sorted(anat.glob("*acq-mtsat_*MTS.json"))]
+    assert states == [False, True, False]
     percent = nib.load(written / "sub-dcm01" / "fmap" / "sub-dcm01_TB1map.nii.gz").get_fdata()
     assert 60 < percent.mean() < 140
 

@@ -37,7 +37,7 @@ def split_series(series: Series) -> tuple[Image, ...]:
         image.derive(
             series.data[..., row],
             entities=_named(image.entities, names[row]),
-            metadata={**image.metadata, **row_metadata(protocol, row)},
+            metadata={**image.metadata, **row_metadata(protocol, row), **_state(protocol, suffix, row)},
         )
         for row in range(len(protocol))
     )
@@ -47,6 +47,11 @@ def _named(entities: Entities, own: dict[str, str]) -> Entities:
     """Entities of a file; what tells it apart by ``acq`` is added to that of the series."""
     joined = {**own, "acq": entities.get("acq", "") + own["acq"]} if "acq" in own else own
     return entities.replace(**joined)
+
+
+def _state(protocol: Protocol, suffix: str, row: int) -> dict[str, Any]:
+    """Whether the transfer pulse was on, which BIDS asks of every file of some suffixes."""
+    return {"MTState": bool(_saturated(protocol)[row])} if "mt" in ALWAYS.get(suffix, ()) else {}
 
 
 def row_metadata(protocol: Protocol, row: int) -> dict[str, Any]:

@@ -44,8 +44,12 @@ FULL_SCALE = 4000.0
 TRUTH_SUFFIX = {"MTR": "MTRmap", "MTsat": "MTsat", "B1": "TB1map", "B0": "fieldmap"}
 """Metric to suffix of its map; others are named after the metric."""
 
-IGNORED = ("*_dwi.bdelta", "*_dwi.bvec2")
-"""What BIDS has no rule for."""
+IGNORED = {
+    "": ("*_dwi.bdelta", "*_dwi.bvec2"),
+    "derivatives/truth": ("*map.*", "*_truth.tsv", "people.tsv"),
+    "derivatives/landmarks": ("*_landmarks.tsv",),
+}
+"""What BIDS has no rule for, by folder: b-tensors, maps of values that it does not know, and tables."""
 
 COLUMNS = {
     "age": {"Description": "Age", "Units": "year"},
@@ -122,7 +126,8 @@ def write_phantoms(specs: Sequence[PhantomSpec], out: Path, *, n_jobs: int = 1) 
     """Make and write subjects, each completely or not at all."""
     require_writable(out)
     write_json(out / "dataset_description.json", _description("qcord phantom", "raw"))
-    write_text(out / ".bidsignore", "\n".join(IGNORED) + "\n")
+    for folder, names in IGNORED.items():
+        write_text(out / folder / ".bidsignore", "\n".join(names) + "\n")
     write_text(out / "README.md", _README)
     for name in ("truth", "landmarks"):
         write_json(out / "derivatives" / name / "dataset_description.json", _description(name, "derivative"))
