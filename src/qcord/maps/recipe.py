@@ -3,6 +3,8 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from qcord.core.errors import QcordError
 from qcord.core.protocol import Protocol
 from qcord.core.series import Series
@@ -10,6 +12,7 @@ from qcord.maps.mean_signal_kurtosis import mean_weights
 from qcord.maps.microscopic_anisotropy import powder_check
 from qcord.maps.spherical_mean import spherical_mean_check
 from qcord.models.covariance_tensor import QTI, covariance_design
+from qcord.models.encoding import UNWEIGHTED
 from qcord.models.inhomogeneous_mt import IHMTR, IHMTSAT, ratio_rows, saturation_rows
 from qcord.models.inversion_recovery import INVERSION_RECOVERY, inversion_rows
 from qcord.models.ivim import IVIM, require_segments
@@ -30,6 +33,9 @@ from qcord.models.transmit_field import ACTUAL_FLIP_ANGLE, DOUBLE_ANGLE, angle_p
 from qcord.models.transverse_relaxation import R2STAR_MODEL, T2, echo_rows
 from qcord.models.variable_flip_angle import VFA, flip_angle_rows
 
+_PERFUSION = 200.0
+"""b-value [s/mm2] below which a signal shows what flows in capillaries."""
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -49,6 +55,10 @@ class Rule:
         Further columns that make a series a candidate only together with the first.
     suffixes : tuple of str
         BIDS suffixes of the candidates, where the columns alone do not tell them.
+    when : callable
+        Whether a protocol that has the columns was meant for the model, so that a lack is worth a sentence.
+    near_cord : bool
+        Whether the fit takes so long that it is made about the cord only.
     """
 
     model: str
@@ -57,27 +67,48 @@ class Rule:
     check: Callable[[Protocol], object]
     also: tuple[str, ...] = ()
     suffixes: tuple[str, ...] = ()
+    when: Callable[[Protocol], bool] = lambda protocol: True
+    near_cord: bool = False
 
     def suits(self, series: Series) -> bool:
         """Whether a series is a candidate."""
         known = not self.suffixes or series.image.entities.suffix in self.suffixes
-        return known and all(column in series.protocol for column in (self.column, *self.also))
+        named = known and all(column in series.protocol for column in (self.column, *self.also))
+        return named and self.when(series.protocol)
+
+
+def _several_shells(protocol: Protocol) -> bool:
+    b = protocol["BValue"]
+    weighted = b[b > UNWEIGHTED]
+    return bool(weighted.size) and bool(np.ptp(weighted) > 0.2 * weighted.max())
+
+
+def _low_shells(protocol: Protocol) -> bool:
+    b = protocol["BValue"]
+    return bool(((b > 0) & (b < _PERFUSION)).any()) and _several_shells(protocol)
 
 
 RULES = (
     Rule(TENSOR.name, ("FA", "MD", "AD", "RD"), "BValue", log_design),
     Rule(GAMMA.name, ("muFA", "MK_I", "MK_A"), "BDelta", powder_check),
-    Rule(QTI.name, ("C_mu", "C_c", "C_MD", "K_bulk", "K_shear"), "BDelta", covariance_design),
+    Rule(QTI.name, ("C_mu", "C_c", "C_MD", "OP", "K_bulk", "K_shear"), "BDelta", covariance_design),
     Rule(MTR.name, ("MTR",), "MTState", pair_rows),
     Rule(MTSAT.name, ("MTsat", "T1"), "MTState", triplet_rows),
     Rule(IHMTR.name, ("ihMTR",), "MTFrequencies", ratio_rows),
     Rule(IHMTSAT.name, ("ihMTsat",), "MTFrequencies", saturation_rows),
-    Rule(QUANTITATIVE_MT.name, ("F", "kf", "T2b"), "MTFlipAngle", require_pulses),
+    Rule(QUANTITATIVE_MT.name, ("F", "kf", "T2b"), "MTFlipAngle", require_pulses, near_cord=True),
     Rule(MPM.name, ("R1", "R2star", "MTsat"), "EchoTime", weightings, also=("MTState",)),
-    Rule(MYELIN_WATER.name, ("MWF", "T2ie"), "EchoTime", require_echo_train, also=("RefocusingFlipAngle",)),
-    Rule(KURTOSIS.name, ("MK", "AK", "RK", "MKT"), "BValue", kurtosis_design),
-    Rule(MEAN_SIGNAL_KURTOSIS.name, ("MSD", "MSK"), "BValue", mean_weights),
-    Rule(IVIM.name, ("f", "Dstar", "D"), "BValue", require_segments),
+    Rule(
+        MYELIN_WATER.name,
+        ("MWF", "T2ie"),
+        "EchoTime",
+        require_echo_train,
+        also=("RefocusingFlipAngle",),
+        near_cord=True,
+    ),
+    Rule(KURTOSIS.name, ("MK", "AK", "RK", "MKT"), "BValue", kurtosis_design, when=_several_shells),
+    Rule(MEAN_SIGNAL_KURTOSIS.name, ("MSD", "MSK"), "BValue", mean_weights, when=_several_shells),
+    Rule(IVIM.name, ("f", "Dstar", "D"), "BValue", require_segments, when=_low_shells, near_cord=True),
     Rule(VFA.name, ("T1",), "FlipAngle", flip_angle_rows, suffixes=("VFA",)),
     Rule(INVERSION_RECOVERY.name, ("T1",), "InversionTime", inversion_rows, suffixes=("IRT1",)),
     Rule(MP2RAGE.name, ("T1",), "InversionTime", two_inversions, suffixes=("MP2RAGE",)),
@@ -85,9 +116,9 @@ RULES = (
     Rule(R2STAR_MODEL.name, ("R2star", "T2star"), "EchoTime", echo_rows, suffixes=("MEGRE",)),
     Rule(DOUBLE_ANGLE.name, ("B1",), "FlipAngle", angle_pair, suffixes=("TB1DAM",)),
     Rule(ACTUAL_FLIP_ANGLE.name, ("B1",), "RepetitionTimeExcitation", repetition_pair, suffixes=("TB1AFI",)),
-    Rule(NODDI.name, ("ICVF", "ODI", "ISOVF"), "BValue", require_shells),
-    Rule(SMT.name, ("MicroFA", "MicroMD"), "BValue", spherical_mean_check),
-    Rule(SMT_MC.name, ("NeuriteFraction", "NeuriteDiffusivity"), "BValue", spherical_mean_check),
+    Rule(NODDI.name, ("ICVF", "ODI", "ISOVF"), "BValue", require_shells, when=_several_shells),
+    Rule(SMT.name, ("MicroFA", "MicroMD"), "BValue", spherical_mean_check, when=_several_shells),
+    Rule(SMT_MC.name, ("NeuriteFraction", "NeuriteDiffusivity"), "BValue", spherical_mean_check, when=_several_shells),
 )
 """One row a model; a new contrast adds one."""
 
@@ -104,6 +135,8 @@ class Planned:
         Maps that go into tables.
     series : Series
         What it is fitted to.
+    near_cord : bool
+        Whether the fit takes so long that it is made about the cord only.
     reason : str
         Empty if the model can be fitted, else one sentence that says what is missing.
     """
@@ -111,6 +144,7 @@ class Planned:
     model: str
     metrics: tuple[str, ...]
     series: Series
+    near_cord: bool = False
     reason: str = ""
 
     @property
@@ -133,11 +167,16 @@ def recipe(series: Sequence[Series]) -> list[Planned]:
         One entry for each series and each model that its columns make a candidate, in that order.
     """
     return [
-        Planned(rule.model, rule.metrics, one, _lack(rule, one.protocol))
+        Planned(rule.model, rule.metrics, one, rule.near_cord, _lack(rule, one.protocol))
         for one in series
         for rule in RULES
         if rule.suits(one)
     ]
+
+
+def table_metrics() -> tuple[str, ...]:
+    """Maps that go into tables, in the order of the rules."""
+    return tuple(dict.fromkeys(metric for rule in RULES for metric in rule.metrics))
 
 
 def _lack(rule: Rule, protocol: Protocol) -> str:

@@ -17,7 +17,7 @@ from qcord.maps.fit import fit as fit_model
 from qcord.maps.frequency_spread import frequency_spread
 from qcord.models import registry
 from qcord.pipeline.collect import collect
-from qcord.pipeline.outputs import as_written, map_name
+from qcord.pipeline.map_names import as_written, map_name
 from qcord.pipeline.single import group_of
 from qcord.pipeline.store import staged, write_image
 from qcord.preprocess.resample import resample

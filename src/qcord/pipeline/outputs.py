@@ -19,6 +19,7 @@ from qcord.core.protocol import Protocol
 from qcord.core.series import Series
 from qcord.ingest.gradients import to_fsl
 from qcord.ingest.series import stored_affine
+from qcord.pipeline.map_names import as_written, map_name
 from qcord.pipeline.store import (
     history_of,
     package_version,
@@ -30,34 +31,6 @@ from qcord.pipeline.store import (
 )
 from qcord.pipeline.transforms import field_bytes, field_on_image, field_on_template
 from qcord.report.findings import Field, Findings, Located
-
-QMRI_SUFFIX = {
-    **{"MTR": "MTRmap", "MTsat": "MTsat", "T1": "T1map", "R1": "R1map", "T2": "T2map", "R2": "R2map"},
-    **{"T2star": "T2starmap", "R2star": "R2starmap", "B1": "TB1map", "M0": "M0map"},
-}
-"""Metric to BIDS suffix; other maps of these models stay in memory."""
-
-IN_PERCENT = ("B1",)
-"""Factors that BIDS has in percent."""
-
-TENSOR_PARAMETER = {"FA": "fa", "MD": "md", "AD": "ad", "RD": "rd", "S0": "s0", "V1": "v1"}
-"""Metric to the ``param`` entity of tensor maps."""
-
-_MUFA = {
-    **{"S0": "s0", "MD": "md", "FA": "fa", "muFA": "mufa", "C_mu": "cmu", "OP": "op", "V_I": "vi", "V_A": "va"},
-    **{"MK_I": "mki", "MK_A": "mka", "C_c": "cc", "C_MD": "cmd", "K_bulk": "kbulk", "K_shear": "kshear", "K_mu": "kmu"},
-}
-
-DIFFUSION_PARAMETER: Mapping[str, tuple[str, Mapping[str, str]]] = {
-    "tensor": ("tensor", TENSOR_PARAMETER),
-    "mufa": ("mufa", _MUFA),
-    "mufa-cumulant": ("mufacumulant", _MUFA),
-    "qti": ("qti", _MUFA),
-    "kurtosis": ("dki", {**TENSOR_PARAMETER, "MK": "mk", "AK": "ak", "RK": "rk", "MKT": "mkt"}),
-    "mean-signal-kurtosis": ("msdki", {"MSD": "msd", "MSK": "msk", "S0": "s0"}),
-    "ivim": ("ivim", {"f": "f", "Dstar": "dstar", "D": "d", "S0": "s0"}),
-}
-"""Diffusion model to its ``model`` entity, and metric to the ``param`` entity of its maps."""
 
 COLUMN_MEANING = {
     "participant_id": "Subject label without sub-.",
@@ -245,23 +218,6 @@ def _write_fit(fit: Fit, place: Located, source: Entities, home: Path) -> None:
         levels = {int(f): f.sentence for f in Flag}
         named = flag.replace(param=None, desc="flag") if flag.suffix == "dwimap" else flag.replace(desc="flag")
         write_image(folder / named.name, fit.flag, {"Levels": levels, "Sources": list(place.sources)})
-
-
-def map_name(source: Entities, model: str, metric: str) -> Entities | None:
-    """File name of a map; None for maps that are not written."""
-    if model in DIFFUSION_PARAMETER:
-        entity, parameters = DIFFUSION_PARAMETER[model]
-        parameter = parameters.get(metric)
-        return None if parameter is None else source.replace(suffix="dwimap", model=entity, param=parameter)
-    suffix = QMRI_SUFFIX.get(metric)
-    return None if suffix is None else source.replace(suffix=suffix)
-
-
-def as_written(metric: str, image: Image) -> Image:
-    """Map in the unit of BIDS."""
-    if metric not in IN_PERCENT or image.unit != "1":
-        return image
-    return image.derive(np.asarray(image.data, dtype=np.float32) * 100, unit="percent")
 
 
 def _algorithm(image: Image) -> str:

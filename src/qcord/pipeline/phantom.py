@@ -22,7 +22,8 @@ from qcord.phantom.files import split_series
 from qcord.phantom.spec import PhantomSpec, preset
 from qcord.phantom.subject import PhantomSubject, make_subject
 from qcord.phantom.truth import SeriesTruth
-from qcord.pipeline.outputs import TENSOR_PARAMETER, write_gradients
+from qcord.pipeline.map_names import TENSOR_PARAMETER
+from qcord.pipeline.outputs import write_gradients
 from qcord.pipeline.store import (
     image_bytes,
     package_version,

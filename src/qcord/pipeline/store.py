@@ -29,7 +29,16 @@ DATASET_URL = "https://github.com/qcord/qcord"
 
 IGNORED = (
     *("*.html", "*_xfm.*", "xfm", "*_dwimap.*", "*_desc-*_dwi.bval", "*_desc-*_dwi.bvec"),
-    *("*_dwi.bdelta", "*_dwi.bvec2"),
+    *(
+        "*_dwi.bdelta",
+        "*_dwi.bvec2",
+        "*_ihMTRmap.*",
+        "*_ihMTsat.*",
+        "*_BPFmap.*",
+        "*_kfmap.*",
+        "*_T2bmap.*",
+        "*_T2iemap.*",
+    ),
     *("*_metrics.*", "logs/", "metrics.parquet", ".partial-*"),
 )
 """What BIDS has no rule for yet (transforms, diffusion maps, gradients of derivatives) or leaves to pipelines."""

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy.ndimage import maximum_filter
 
 from qcord.anatomy.morphometry import shape_table
 from qcord.atlas.extract import extract
@@ -20,7 +21,7 @@ from qcord.ingest.derivatives import find_derivatives, find_landmarks
 from qcord.ingest.landmarks import Landmark
 from qcord.ingest.series import group_scans
 from qcord.maps.fit import fit
-from qcord.maps.recipe import Planned, recipe
+from qcord.maps.recipe import Planned, recipe, table_metrics
 from qcord.pipeline.field import field_for, find_field
 from qcord.pipeline.locate import Cord, carry_cord, find_all_levels, find_cord, locate
 from qcord.pipeline.prepare import Prepared, prepare
@@ -29,12 +30,11 @@ from qcord.report.findings import Field, Findings, Located
 
 Progress = Callable[[str], None]
 
-TABLE_METRICS = (
-    *("FA", "MD", "AD", "RD", "muFA", "OP", "MK_I", "MK_A", "MK", "AK", "RK", "MKT", "MSD", "MSK", "f", "Dstar", "D"),
-    *("MTR", "MTsat", "T1", "T2", "T2star", "R2star"),
-)
 OWN_NOISE = ("tensor", "kurtosis", "mean-signal-kurtosis")
 """Models whose residuals hold what physiology adds to the noise; those of other models are too few."""
+NEAR = 8.0
+"""Distance [mm] from the cord up to which models are fitted whose fit takes long."""
+
 ATLAS_COLUMNS = (
     *("participant_id", "session_id", "metric", "unit", "region", "level", "slice", "estimator", "value", "se"),
     *("ci_low", "ci_high", "n_eff", "n_vox", "flag", "source", "se_noise"),
@@ -170,7 +170,7 @@ def _fits(
             if plan.possible:
                 inside = np.asarray(located[token].cord.data, dtype=float) >= 0.5
                 b1, note = field_for(plan.model, field, inside, plan.series.image)
-                done.append(_fit(plan, one, settings, b1))
+                done.append(_fit(plan, one, settings, b1, surroundings(inside, plan) if plan.near_cord else None))
                 notes += [f"{', '.join(plan.metrics)} of {token}: {note}"] if note else []
             else:
                 notes.append(f"{', '.join(plan.metrics)} of {token} could not be computed: {plan.reason}")
@@ -178,10 +178,19 @@ def _fits(
     return fits, notes
 
 
-def _fit(plan: Planned, one: Prepared, settings: Settings, b1: Image | None) -> Fit:
+def surroundings(inside: BoolArray, plan: Planned) -> Image:
+    """Mask of the cord and what lies within `NEAR` of it, in the plane of the slices."""
+    image = plan.series.image
+    spacing = np.asarray(image.grid.spacing, dtype=float)
+    steps = [int(np.ceil(NEAR / s)) if k < 2 else 0 for k, s in enumerate(spacing)]
+    near = maximum_filter(inside.astype(np.uint8), size=[2 * s + 1 for s in steps])
+    return image.derive(near, unit="label")
+
+
+def _fit(plan: Planned, one: Prepared, settings: Settings, b1: Image | None, near: Image | None = None) -> Fit:
     method = settings.tensor_method if plan.model == "tensor" else None
     sigma = None if plan.model in OWN_NOISE else one.sigma
-    return fit(plan.model, plan.series, noise=sigma, method=method, given=None if b1 is None else {"B1": b1})
+    return fit(plan.model, plan.series, near, noise=sigma, method=method, given=None if b1 is None else {"B1": b1})
 
 
 def _identity(request: Request) -> dict[str, str]:
@@ -200,7 +209,7 @@ def _metrics(
         errors: dict[str, Image] = {}
         for one in done:
             for metric in one.maps:
-                if metric in TABLE_METRICS and metric not in maps:
+                if metric in table_metrics() and metric not in maps:
                     maps[metric] = _unbiased(one, metric)
                     if metric in one.std:
                         errors[metric] = one.std[metric]

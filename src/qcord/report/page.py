@@ -31,6 +31,10 @@ SCALE = {
     **dict.fromkeys(("T2", "T2star"), (1e3, "ms")),
     "R2star": (1.0, "1/s"),
     **dict.fromkeys(("FA", "muFA", "OP", "MK_I", "MK_A", "MK", "AK", "RK", "MKT", "MSK", "f"), (1.0, "")),
+    **dict.fromkeys(("ICVF", "ODI", "ISOVF", "MicroFA", "NeuriteFraction", "C_mu", "F"), (1.0, "")),
+    **dict.fromkeys(("ihMTR", "ihMTsat"), (1.0, "%")),
+    "MWF": (100.0, "%"),
+    "T2ie": (1e3, "ms"),
     **dict.fromkeys(("MSD", "D", "Dstar"), (1e3, "10⁻³ mm²/s")),
 }
 """Factor and unit by which a metric is printed."""

@@ -1,0 +1,57 @@
+"""Names of maps, by BIDS and QSIRecon, and the units in which they are written."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from qcord.core.entities import Entities
+from qcord.core.image import Image
+
+QMRI_SUFFIX = {
+    **{"MTR": "MTRmap", "MTsat": "MTsat", "T1": "T1map", "R1": "R1map", "T2": "T2map", "R2": "R2map"},
+    **{"T2star": "T2starmap", "R2star": "R2starmap", "B1": "TB1map", "M0": "M0map", "MWF": "MWFmap"},
+    **{"ihMTR": "ihMTRmap", "ihMTsat": "ihMTsat", "F": "BPFmap", "kf": "kfmap", "T2b": "T2bmap", "T2ie": "T2iemap"},
+}
+"""Metric to suffix, that of BIDS where it has one; other maps of these models stay in memory."""
+
+IN_PERCENT = ("B1", "MWF")
+"""Factors that BIDS has in percent."""
+
+TENSOR_PARAMETER = {"FA": "fa", "MD": "md", "AD": "ad", "RD": "rd", "S0": "s0", "V1": "v1"}
+"""Metric to the ``param`` entity of tensor maps."""
+
+_MUFA = {
+    **{"S0": "s0", "MD": "md", "FA": "fa", "muFA": "mufa", "C_mu": "cmu", "OP": "op", "V_I": "vi", "V_A": "va"},
+    **{"MK_I": "mki", "MK_A": "mka", "C_c": "cc", "C_MD": "cmd", "K_bulk": "kbulk", "K_shear": "kshear", "K_mu": "kmu"},
+}
+
+DIFFUSION_PARAMETER: Mapping[str, tuple[str, Mapping[str, str]]] = {
+    "tensor": ("tensor", TENSOR_PARAMETER),
+    "mufa": ("mufa", _MUFA),
+    "mufa-cumulant": ("mufacumulant", _MUFA),
+    "qti": ("qti", _MUFA),
+    "kurtosis": ("dki", {**TENSOR_PARAMETER, "MK": "mk", "AK": "ak", "RK": "rk", "MKT": "mkt"}),
+    "mean-signal-kurtosis": ("msdki", {"MSD": "msd", "MSK": "msk", "S0": "s0"}),
+    "noddi": ("noddi", {"ICVF": "icvf", "ODI": "odi", "ISOVF": "isovf", "INVF": "invf", "S0": "s0"}),
+    "smt": ("smt", {"MicroFA": "microfa", "MicroMD": "micromd", "MicroAD": "microad", "MicroRD": "micrord"}),
+    "smt-mc": ("smtmc", {"NeuriteFraction": "fraction", "NeuriteDiffusivity": "diffusivity", "ExtraRD": "extrard"}),
+    "ivim": ("ivim", {"f": "f", "Dstar": "dstar", "D": "d", "S0": "s0"}),
+}
+"""Diffusion model to its ``model`` entity, and metric to the ``param`` entity of its maps."""
+
+
+def map_name(source: Entities, model: str, metric: str) -> Entities | None:
+    """File name of a map; None for maps that are not written."""
+    if model in DIFFUSION_PARAMETER:
+        entity, parameters = DIFFUSION_PARAMETER[model]
+        parameter = parameters.get(metric)
+        return None if parameter is None else source.replace(suffix="dwimap", model=entity, param=parameter)
+    suffix = QMRI_SUFFIX.get(metric)
+    return None if suffix is None else source.replace(suffix=suffix)
+
+
+def as_written(metric: str, image: Image) -> Image:
+    """Map in the unit of BIDS."""
+    if metric not in IN_PERCENT or image.unit != "1":
+        return image
+    return image.derive(np.asarray(image.data, dtype=np.float32) * 100, unit="percent")
