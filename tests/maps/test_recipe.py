@@ -109,6 +109,19 @@ def test_series_without_a_model_are_not_planned():
     assert recipe([series_of(Protocol({"EchoTime": [0.005, 0.01]}))]) == []
 
 
+def test_a_tensor_leaves_out_shells_at_which_diffusion_is_not_gaussian():
+    directions = even_directions(20)
+    columns = {
+        "BValue": np.concatenate([[0.0], np.full(20, 1000.0), np.full(20, 2000.0)]),
+        "Direction": np.concatenate([np.zeros((1, 3)), directions, directions]),
+    }
+    plans = {p.model: p for p in recipe([series_of(Protocol(columns))])}
+    assert plans["tensor"].series.protocol["BValue"].max() == 1000
+    assert plans["kurtosis"].series.protocol["BValue"].max() == 2000
+    strong = Protocol({k: v[np.r_[0, 21:41]] for k, v in columns.items()})
+    assert len(recipe([series_of(strong)])[0].series.protocol) == 21
+
+
 def test_rules_name_models_and_maps_that_exist():
     for rule in RULES:
         assert set(rule.metrics) <= set(get(rule.model).units)

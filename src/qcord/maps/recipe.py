@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from qcord.core.arrays import BoolArray
 from qcord.core.errors import QcordError
 from qcord.core.protocol import Protocol
 from qcord.core.series import Series
@@ -33,6 +34,10 @@ from qcord.models.transmit_field import ACTUAL_FLIP_ANGLE, DOUBLE_ANGLE, angle_p
 from qcord.models.transverse_relaxation import R2STAR_MODEL, T2, echo_rows
 from qcord.models.variable_flip_angle import VFA, flip_angle_rows
 
+_GAUSSIAN = 1250.0
+"""b-value [s/mm2] up to which a tensor describes the cord; beyond it, kurtosis raises FA and lowers MD. The shells of
+1000 s/mm2 that scanners round upwards are below it."""
+
 _PERFUSION = 200.0
 """b-value [s/mm2] below which a signal shows what flows in capillaries."""
 
@@ -56,9 +61,11 @@ class Rule:
     suffixes : tuple of str
         BIDS suffixes of the candidates, where the columns alone do not tell them.
     when : callable
-        Whether a protocol that has the columns was meant for the model, so that a lack is worth a sentence.
+        Whether a protocol that has the columns was meant for the model, so that its lack is worth a note.
     near_cord : bool
         Whether the fit takes so long that it is made about the cord only.
+    rows : callable
+        Measurements that the model describes; all by default.
     """
 
     model: str
@@ -69,12 +76,22 @@ class Rule:
     suffixes: tuple[str, ...] = ()
     when: Callable[[Protocol], bool] = lambda protocol: True
     near_cord: bool = False
+    rows: Callable[[Protocol], BoolArray] = lambda protocol: np.ones(len(protocol), dtype=bool)
 
     def suits(self, series: Series) -> bool:
         """Whether a series is a candidate."""
         known = not self.suffixes or series.image.entities.suffix in self.suffixes
-        named = known and all(column in series.protocol for column in (self.column, *self.also))
-        return named and self.when(series.protocol)
+        return known and all(column in series.protocol for column in (self.column, *self.also))
+
+
+def gaussian_rows(protocol: Protocol) -> BoolArray:
+    """Measurements that are weak enough for a tensor; all where those do not determine one."""
+    weak = np.asarray(protocol["BValue"] <= _GAUSSIAN)
+    try:
+        log_design(protocol.take(weak))
+    except QcordError:
+        return np.ones(len(protocol), dtype=bool)
+    return weak
 
 
 def _several_shells(protocol: Protocol) -> bool:
@@ -89,7 +106,7 @@ def _low_shells(protocol: Protocol) -> bool:
 
 
 RULES = (
-    Rule(TENSOR.name, ("FA", "MD", "AD", "RD"), "BValue", log_design),
+    Rule(TENSOR.name, ("FA", "MD", "AD", "RD"), "BValue", log_design, rows=gaussian_rows),
     Rule(GAMMA.name, ("muFA", "MK_I", "MK_A"), "BDelta", powder_check),
     Rule(QTI.name, ("C_mu", "C_c", "C_MD", "OP", "K_bulk", "K_shear"), "BDelta", covariance_design),
     Rule(MTR.name, ("MTR",), "MTState", pair_rows),
@@ -137,6 +154,8 @@ class Planned:
         What it is fitted to.
     near_cord : bool
         Whether the fit takes so long that it is made about the cord only.
+    meant : bool
+        Whether the series was meant for the model, so that its lack is worth a note.
     reason : str
         Empty if the model can be fitted, else one sentence that says what is missing.
     """
@@ -145,6 +164,7 @@ class Planned:
     metrics: tuple[str, ...]
     series: Series
     near_cord: bool = False
+    meant: bool = True
     reason: str = ""
 
     @property
@@ -166,12 +186,14 @@ def recipe(series: Sequence[Series]) -> list[Planned]:
     list of Planned
         One entry for each series and each model that its columns make a candidate, in that order.
     """
-    return [
-        Planned(rule.model, rule.metrics, one, rule.near_cord, _lack(rule, one.protocol))
-        for one in series
-        for rule in RULES
-        if rule.suits(one)
-    ]
+    return [_plan(rule, one) for one in series for rule in RULES if rule.suits(one)]
+
+
+def _plan(rule: Rule, series: Series) -> Planned:
+    reason = _lack(rule, series.protocol)
+    rows = np.ones(len(series.protocol), dtype=bool) if reason else rule.rows(series.protocol)
+    used = series if rows.all() else series.take(rows)
+    return Planned(rule.model, rule.metrics, used, rule.near_cord, rule.when(series.protocol), reason)
 
 
 def table_metrics() -> tuple[str, ...]:

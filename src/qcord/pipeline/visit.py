@@ -172,7 +172,7 @@ def _fits(
                 b1, note = field_for(plan.model, field, inside, plan.series.image)
                 done.append(_fit(plan, one, settings, b1, surroundings(inside, plan) if plan.near_cord else None))
                 notes += [f"{', '.join(plan.metrics)} of {token}: {note}"] if note else []
-            else:
+            elif plan.meant:
                 notes.append(f"{', '.join(plan.metrics)} of {token} could not be computed: {plan.reason}")
         fits[token] = tuple(done)
     return fits, notes
