@@ -190,6 +190,17 @@ def test_without_a_noise_level_the_residuals_give_it():
     np.testing.assert_allclose(flat(mixed["ODI"])[1::2], flat(known["ODI"])[1::2], atol=2e-3)
 
 
+def test_residuals_beyond_the_given_noise_widen_the_errors():
+    theta = np.tile([S0, 0.55, 0.12, 0.25, 8.0, -15.0], (1500, 1))
+    series = scan(theta, 25, 31)
+    low, right = fit_noddi(series, sigma=S0 / 50), fit_noddi(series, sigma=S0 / 25)
+    for name, truth in (("ICVF", 0.55), ("ODI", 0.12), ("ISOVF", 0.25)):
+        assert np.median(flat(low.std[name]) / flat(right.std[name])) == pytest.approx(1, abs=0.05)
+        assert 0.9 < np.mean(np.abs(flat(low[name]) - truth) < 1.96 * flat(low.std[name])) < 0.98
+    bound = np.sqrt(np.diag(crlb(NODDI, theta[0], PROTOCOL, Rician(S0 / 25))))
+    assert np.mean(flat(right.std["ICVF"]) > 1.35 * bound[1]) < 0.02
+
+
 def test_the_noise_floor_is_taken_off():
     theta = np.tile([S0, 0.4, 0.15, 0.5, 5.0, 5.0], (1500, 1))
     series = scan(theta, 15, 9)

@@ -35,6 +35,10 @@ LOWEST_SNR = 3.0
 UNKNOWN = 12**-0.5
 """Standard error of a fraction that tells nothing: that of a draw from 0 to 1."""
 
+BEYOND_CHANCE = 1.2
+"""Residuals over the given noise from which on they widen the standard errors: physiology, or a model that does not
+fit, adds to the noise of the scanner. Of normal residuals of 67 volumes 1 in 100 are so large."""
+
 UNSEEN_AXIS = np.deg2rad(8.0)
 """Standard error of the axis from which on ODI may be anything between its estimate and 1: by simulation, intervals of
 ODI cover the truth in 93-96 % up to 3 degrees, 86-92 % from 3 to 8, but 60-80 % from there on, whatever the noise."""
@@ -72,8 +76,9 @@ def fit_noddi(
     mask : Image, optional
         Voxels to fit; all by default.
     sigma : Image or float, optional
-        Standard deviation of the noise, unit of the signal. Without it, or where it is NaN or zero, the residuals
-        give it, voxel by voxel.
+        Standard deviation of the noise, unit of the signal: that of the scanner, which makes the noise floor. Where
+        residuals are larger by a fifth, they widen the standard errors. Without it, or where it is NaN or zero, the
+        residuals give it, voxel by voxel.
     rician : bool
         Whether the noise is that of magnitudes. Otherwise it counts as normal, which makes this least squares.
     paralleldiffusivity, isotropicdiffusivity : Image or float
@@ -179,21 +184,22 @@ class _Task:
         state[S0] /= unit
         if self.rician and not known.all():
             state, _, _ = ascend(design, signals / unit, state, magnitude=False, gain=_ROUGH)
-            scale = np.where(known, 1.0, _noise(design, signals / unit, state, magnitude=False))
+            seen = _noise(signals / unit, likelihood.expected(design, state), magnitude=False)
+            scale = np.where(known, 1.0, seen)
             state[S0] /= scale
             unit = unit * scale
         state, value, settled = ascend(design, signals / unit, state, magnitude=self.rician)
         if not known.all():
-            scale = np.where(known, 1.0, _noise(design, signals / unit, state, magnitude=self.rician))
+            seen = _noise(signals / unit, likelihood.expected(design, state), magnitude=self.rician)
+            scale = np.where(known, 1.0, seen)
             state[S0] /= scale
             unit = unit * scale
             value = likelihood.evaluate(design, signals / unit, state, magnitude=self.rician)
         return _results(design, signals / unit, (state, value, settled), unit, magnitude=self.rician)
 
 
-def _noise(design: Design, measured: FloatArray, state: FloatArray, *, magnitude: bool) -> FloatArray:
-    """Standard deviation of the noise that the residuals show, over the one that was assumed."""
-    signal = likelihood.expected(design, state)
+def _noise(measured: FloatArray, signal: FloatArray, *, magnitude: bool) -> FloatArray:
+    """Standard deviation (v,) of the noise that residuals show, over the one that was assumed."""
     mean = Rician(1.0).expectation(signal) if magnitude else signal
     spread = Rician(1.0).variance(signal).mean(axis=0) if magnitude else 1.0
     freedom = len(measured) - len(NODDI.free)
@@ -216,6 +222,9 @@ def _results(
     bias, signal = likelihood.noise_bias(design, state, covariance, magnitude=magnitude)
     bias = np.clip(bias, -std, std)
     bias -= multiply(covariance, np.where(held, value[1:7], 0.0))
+    seen = _noise(measured, signal, magnitude=magnitude)
+    covariance *= np.where(seen > BEYOND_CHANCE, seen, 1.0) ** 2
+    std = np.sqrt(np.einsum("iiv->iv", covariance))
     # an axis that is hardly seen was turned by the noise to where fibres look most aligned: they may be dispersed fully
     turned = np.sqrt((covariance[4, 4] + covariance[5, 5]) / 2) > UNSEEN_AXIS
     reach = (1 - state[ODI] + bias[ODI]) / 1.96

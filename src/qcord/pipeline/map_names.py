@@ -32,7 +32,7 @@ DIFFUSION_PARAMETER: Mapping[str, tuple[str, Mapping[str, str]]] = {
     "qti": ("qti", _MUFA),
     "kurtosis": ("dki", {**TENSOR_PARAMETER, "MK": "mk", "AK": "ak", "RK": "rk", "MKT": "mkt"}),
     "mean-signal-kurtosis": ("msdki", {"MSD": "msd", "MSK": "msk", "S0": "s0"}),
-    "noddi": ("noddi", {"ICVF": "icvf", "ODI": "odi", "ISOVF": "isovf", "INVF": "invf", "S0": "s0"}),
+    "noddi": ("noddi", {"ICVF": "icvf", "ODI": "odi", "ISOVF": "isovf", "INVF": "invf", "S0": "s0", "V1": "v1"}),
     "smt": ("smt", {"MicroFA": "microfa", "MicroMD": "micromd", "MicroAD": "microad", "MicroRD": "micrord"}),
     "smt-mc": ("smtmc", {"NeuriteFraction": "fraction", "NeuriteDiffusivity": "diffusivity", "ExtraRD": "extrard"}),
     "ivim": ("ivim", {"f": "f", "Dstar": "dstar", "D": "d", "S0": "s0"}),
