@@ -112,6 +112,15 @@ def test_the_fit_is_that_of_the_averages():
     np.testing.assert_allclose(fitted, averages.series.data.reshape(200, 3)[ok], rtol=1e-4)
 
 
+def test_averages_are_fitted_as_they_are():
+    series = noisy("smt", WHITE["smt"], 40, 50)
+    averages = powder_average(series, sigma=25.0)
+    whole, ready = fit_spherical_mean(series, sigma=25.0), fit_spherical_mean(averages.series, sigma=averages.sigma)
+    for name in SMT.units:
+        np.testing.assert_allclose(flat(ready[name]), flat(whole[name]), rtol=1e-5)
+        np.testing.assert_allclose(flat(ready.std[name]), flat(whole.std[name]), rtol=1e-4)
+
+
 def test_maps_carry_units_history_and_the_mask():
     series = noisy("smt", WHITE["smt"], 40, 6)
     mask = Image(np.array([1.0, 1, 0, 1, 1, 0]).reshape(6, 1, 1), series.image.grid)

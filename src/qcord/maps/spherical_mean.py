@@ -41,7 +41,8 @@ def fit_spherical_mean(
     Parameters
     ----------
     series : Series
-        Magnitudes, with BValue [s/mm2] and Direction (unit vectors in world axes).
+        Magnitudes, with BValue [s/mm2] and Direction (unit vectors in world axes); or powder averages, which have the
+        column Volumes, with the noise of each average.
     mask : Image, optional
         Voxels to fit; all by default.
     model : str
@@ -77,24 +78,34 @@ def fit_spherical_mean(
     """
     chosen: SignalModel = FORMS[model]
     spherical_mean_check(series.protocol)
-    noise = scatter(series) if sigma is None else sigma
-    averages = powder_average(series, sigma=noise, rician=rician)
-    assert averages.sigma is not None
-    fit = fit_nonlinear(chosen, averages.series, mask, noise=Gaussian(averages.sigma.data), n_jobs=n_jobs)
+    given = sigma
+    averages, level = series, sigma
+    if not _averaged(series.protocol):
+        sigma = scatter(series) if given is None else given
+        powder = powder_average(series, sigma=sigma, rician=rician)
+        averages, level = powder.series, powder.sigma
+    values = level.data if isinstance(level, Image) else level
+    noise = None if values is None else Gaussian(np.asarray(values, dtype=float))
+    fit = fit_nonlinear(chosen, averages, mask, noise=noise, n_jobs=n_jobs)
     settings = {
         "model": chosen.name,
         "method": "powder averages",
-        "noise": "scatter" if sigma is None else "given",
+        "noise": "scatter" if given is None else "given",
         "distribution": "rician" if rician else "gaussian",
-        "averages": len(averages.weights),
+        "averages": len(averages.protocol),
     }
-    lit = _lit(series, noise_map(noise, series.image.grid, len(series.protocol)))
+    lit = _lit(series, noise_map(sigma, series.image.grid, len(series.protocol)))
     return _bounded(chosen, fit, lit, Step("fit_spherical_mean", settings, chosen.references))
 
 
 def spherical_mean_check(protocol: Protocol) -> None:
     """Raise unless the powder averages of a protocol determine the models; see `require_averages`."""
-    require_averages(averaged_protocol(protocol))
+    require_averages(protocol if _averaged(protocol) else averaged_protocol(protocol))
+
+
+def _averaged(protocol: Protocol) -> bool:
+    """Whether rows are powder averages already, as those of `qcord.maps.powder` say by how many volumes they hold."""
+    return "Volumes" in protocol
 
 
 def _lit(series: Series, level: AnyArray | None) -> BoolArray:

@@ -176,7 +176,8 @@ def _best(
 
 def example() -> Protocol:
     """Powder averages of two shells, as for NODDI."""
-    return Protocol({"BValue": np.array([0.0, 700.0, 2000.0])}, "powder averages of two shells")
+    columns = {"BValue": np.array([0.0, 700.0, 2000.0]), "Volumes": np.array([7, 24, 36])}
+    return Protocol(columns, "powder averages of two shells")
 
 
 _SOURCE = "no value of the cord is published; chosen to match its tensor"
