@@ -13,7 +13,7 @@ from qcord.maps.noddi_signal import ODI, PARAMETERS, Design, bent, moments_of, s
 ROWS = 31
 """Of what `evaluate` gives."""
 
-_CELLS = 16_384
+_CELLS = 32_768
 """Measurements of a shell that are worked on at once."""
 
 
