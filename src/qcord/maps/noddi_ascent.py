@@ -16,7 +16,7 @@ PRIOR = np.array([0.0, 1.0, 1.0, 1.0, 1.0, 1.0])
 """Information that is added to that of the data in steps and standard errors: a fraction is known to lie between 0 and
 1, a direction within a turn. It keeps a parameter that the data do not touch from taking the errors of the others."""
 
-_ROUNDS = 60
+_ROUNDS = 30
 GAIN = 1e-4
 """Gain of the log-likelihood promised by a step, 1/70 standard error long, from which it is the last."""
 
