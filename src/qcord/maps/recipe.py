@@ -139,6 +139,9 @@ RULES = (
 )
 """One row a model; a new contrast adds one."""
 
+_BESIDE = {GAMMA.name: ("OP",)}
+"""Maps that an estimator gives beside those of its model, and that go into tables too."""
+
 
 @dataclass(frozen=True, eq=False)
 class Planned:
@@ -196,9 +199,9 @@ def _plan(rule: Rule, series: Series) -> Planned:
     return Planned(rule.model, rule.metrics, used, rule.near_cord, rule.when(series.protocol), reason)
 
 
-def table_metrics() -> tuple[str, ...]:
-    """Maps that go into tables, in the order of the rules."""
-    return tuple(dict.fromkeys(metric for rule in RULES for metric in rule.metrics))
+def table_metrics(model: str) -> tuple[str, ...]:
+    """Maps of a model that go into tables."""
+    return (*(metric for rule in RULES if rule.model == model for metric in rule.metrics), *_BESIDE.get(model, ()))
 
 
 def _lack(rule: Rule, protocol: Protocol) -> str:

@@ -209,7 +209,7 @@ def _metrics(
         errors: dict[str, Image] = {}
         for one in done:
             for metric in one.maps:
-                if metric in table_metrics() and metric not in maps:
+                if metric in table_metrics(one.model) and metric not in maps:
                     maps[metric] = _unbiased(one, metric)
                     if metric in one.std:
                         errors[metric] = one.std[metric]
