@@ -47,7 +47,10 @@ def test_signed_measurements_give_what_the_joint_fit_gives(name, known):
     for metric in get(name).units:
         gap = np.abs(column(mine[metric]) - column(other[metric])) / column(scale.std[metric])
         assert gap.max() < 0.02, metric
-        np.testing.assert_allclose(column(mine.std[metric]), column(other.std[metric]), rtol=0.02)
+        wider = column(other.std[metric]) / column(mine.std[metric])  # by terms of second order, of the general fit
+        without = np.isnan(wider)  # as many parameters as measurements
+        assert not (without.any() and known)
+        assert np.all(without | (wider > 0.98) & (wider < 1.06))
         shift = np.abs(column(mine.bias[metric]) - column(other.bias[metric])) / column(scale.std[metric])
         assert not known or shift.max() < 0.02, metric
 

@@ -16,9 +16,8 @@ from qcord.core.protocol import Protocol
 from qcord.core.series import Series
 from qcord.estimate.blocks import Output, given_maps, noise_map, run_blocks
 from qcord.estimate.compare import corrected_criterion
-from qcord.estimate.jacobian import gradient
 from qcord.estimate.nonlinear import Solution, fit_nonlinear
-from qcord.estimate.propagate import curvature_bias, delta
+from qcord.estimate.propagate import derived_errors
 
 
 def fit(
@@ -198,14 +197,13 @@ def _values(model: SignalModel, solution: Solution) -> dict[str, AnyArray]:
     with np.errstate(all="ignore"):
         for k, parameter in enumerate(model.free):
             arrays[parameter.name] = solution.theta[:, k]
-            arrays["std " + parameter.name] = np.sqrt(solution.covariance[:, k, k])
+            arrays["std " + parameter.name] = solution.std[:, k]
             arrays["bias " + parameter.name] = solution.bias[:, k]
         for derived in model.derived:
-            value, std = delta(derived, solution.theta, solution.covariance)
-            arrays[derived.name], arrays["std " + derived.name] = value, np.where(np.isfinite(value), std, np.nan)
-            shift = (gradient(derived, solution.theta) * solution.bias).sum(axis=-1)
-            shift = shift + curvature_bias(derived, solution.theta, solution.covariance)
-            arrays["bias " + derived.name] = np.where(np.isfinite(value), np.clip(shift, -std, std), np.nan)
+            value, std, bias = derived_errors(derived, solution.theta, solution.root, solution.bend)
+            arrays[derived.name] = value
+            arrays["std " + derived.name] = np.where(np.isfinite(value), std, np.nan)
+            arrays["bias " + derived.name] = np.where(np.isfinite(value), bias, np.nan)
     arrays["rmse"], arrays["criterion"] = solution.rmse, solution.criterion
     without = np.isin(solution.flag, [Flag.NOT_FINITE, Flag.NO_SIGNAL])
     return {**{k: np.where(without, np.nan, v) for k, v in arrays.items()}, "flag": solution.flag}

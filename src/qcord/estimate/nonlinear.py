@@ -13,6 +13,7 @@ from qcord.core.protocol import Protocol
 from qcord.estimate.compare import corrected_criterion
 from qcord.estimate.evaluate import Evaluator
 from qcord.estimate.robust import MANY, kept, robust_weights
+from qcord.estimate.second_order import bends, errors
 from qcord.estimate.simulate import given_values
 from qcord.estimate.voxelwise import inverse, lower_root, solve
 
@@ -30,9 +31,6 @@ _COSINE = 1e-3
 _EXACT = 1e-26
 """Squared residual, relative to the squared signal, that is rounding."""
 
-_CURVE = 0.1
-"""Step of second differences, in standard errors."""
-
 
 @dataclass(frozen=True, eq=False)
 class Solution:
@@ -43,9 +41,12 @@ class Solution:
     theta : (v, p) array
         Estimates; NaN where the measurements are not finite or there is no signal.
     covariance : (v, p, p) array
-        Their covariance; zero for fixed parameters, NaN where the measurements do not determine them.
-    bias : (v, p) array
-        Expected error of the estimates, to second order in the noise.
+        Their covariance, to first order in the noise; zero for fixed parameters, NaN where the measurements do not
+        determine them.
+    std, bias : (v, p) array
+        Standard error and expected error of the estimates, to second order in the noise.
+    root, bend : (p, p, v), (p, p, p, v) array
+        First and second derivatives of the estimates (first axis) along standard normal noise, for `errors`.
     rmse : (v,) array
         Root mean square residual.
     criterion : (v,) array
@@ -56,7 +57,10 @@ class Solution:
 
     theta: FloatArray
     covariance: FloatArray
+    std: FloatArray
     bias: FloatArray
+    root: FloatArray
+    bend: FloatArray
     rmse: FloatArray
     criterion: FloatArray
     flag: IntArray
@@ -328,14 +332,8 @@ def _solution(
     variance = np.ones(theta.shape[1]) if known_noise else line.cost / freedom
     covariance = unscaled * variance
     root = lower_root(covariance)
-    middle, bend = problem.measured - line.residual, np.zeros_like(line.residual)
-    for k in free:
-        side = _CURVE * root[:, k]
-        bend += problem.expected(theta + side) + problem.expected(theta - side) - 2 * middle
-    bend *= line.weights / (-2 * _CURVE**2)
-    bias = np.einsum("pqv,qv->pv", unscaled, np.einsum("pnv,nv->pv", line.slope, bend))
-    std = np.sqrt(np.einsum("ppv->pv", covariance))
-    bias = np.clip(bias, -std, std)  # a larger one means that the expansion in powers of the noise has failed
+    bend = _bend(problem, theta, root, line, unscaled)
+    std, bias = errors(np.moveaxis(root, 1, 0), np.moveaxis(bend, 0, 2))
     mean_square = np.where(problem.weights > 0, line.residual**2, 0).sum(axis=0) / np.maximum(used, 1)
     rmse = np.where(np.isfinite(freedom), np.sqrt(mean_square), np.nan)
     criterion = corrected_criterion(line.cost / line.weights.max(axis=0), used, len(free))
@@ -344,11 +342,32 @@ def _solution(
     return Solution(
         np.ascontiguousarray(theta.T),
         np.ascontiguousarray(np.moveaxis(covariance, -1, 0)),
+        np.ascontiguousarray(std.T),
         np.ascontiguousarray(bias.T),
+        root,
+        bend,
         rmse,
         criterion,
         flag,
     )
+
+
+def _bend(problem: _Problem, theta: FloatArray, root: FloatArray, line: _Line, unscaled: FloatArray) -> FloatArray:
+    """Second derivatives of the estimates along the noise that moves them by columns of root (p, p, p, v).
+
+    Estimates follow signals that the noise moves; where signals bend along with theta, they lag behind or run ahead.
+    """
+    free = np.flatnonzero(problem.free)
+    pull = np.einsum("pqv,qnv->pnv", unscaled, line.slope * line.weights)
+    steps = np.ascontiguousarray(np.moveaxis(root[:, free], 1, 0))
+
+    def response(step: FloatArray) -> FloatArray:
+        return np.asarray(np.einsum("pnv,nv->pv", pull, problem.expected(theta + step)))
+
+    middle = np.einsum("pnv,nv->pv", pull, problem.measured - line.residual)
+    result = np.zeros((*root.shape[:2], len(theta), root.shape[2]))
+    result[free[:, None], free] = -bends(response, middle, steps)
+    return np.ascontiguousarray(np.moveaxis(result, 2, 0))
 
 
 def _inverse(normal: FloatArray) -> FloatArray:

@@ -7,9 +7,8 @@ import numpy as np
 from qcord.core.arrays import AnyArray, ArrayLike, FloatArray
 from qcord.core.model import Derived
 from qcord.estimate.jacobian import complex_step, gradient
-
-_STEP = 0.1
-"""Step of second differences, in standard deviations: small against them, large against rounding."""
+from qcord.estimate.second_order import STEP as _STEP
+from qcord.estimate.second_order import bends, errors
 
 
 def delta(
@@ -62,6 +61,33 @@ def curvature_bias(
     """
     formula = derived.formula if isinstance(derived, Derived) else derived
     return second_differences(formula, np.asarray(theta, dtype=float), root(covariance)) / 2
+
+
+def derived_errors(
+    derived: Derived, theta: FloatArray, slope: FloatArray, bend: FloatArray
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Value, standard error and bias of a function of estimates, to second order in the noise.
+
+    Parameters
+    ----------
+    derived : Derived
+        From theta (v, p) to (v,).
+    theta : (v, p) array
+        Estimates.
+    slope, bend : (p, k, v), (p, k, k, v) array
+        Their first and second derivatives along standard normal noise.
+
+    Returns
+    -------
+    value, std, bias : (v,) array
+        In the unit of the function; see `qcord.estimate.second_order.errors`.
+    """
+    value = np.asarray(derived.formula(theta), dtype=float)
+    by_theta = gradient(derived, theta)
+    steps = np.moveaxis(slope, (0, 1, 2), (2, 0, 1))
+    own = bends(lambda step: np.asarray(derived.formula(theta + step), dtype=float), value, steps)
+    total = own + np.einsum("vp,pjkv->jkv", by_theta, bend)
+    return (value, *errors(np.einsum("vp,pkv->kv", by_theta, slope), total))
 
 
 def root(covariance: ArrayLike) -> FloatArray:

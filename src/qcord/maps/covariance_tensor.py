@@ -15,8 +15,8 @@ from qcord.estimate.blocks import Output, noise_map, run_blocks
 from qcord.estimate.fit import as_fit
 from qcord.estimate.jacobian import complex_step
 from qcord.estimate.log_linear import LogDesign, LogLinear, fit_log_linear, prepare
-from qcord.estimate.propagate import root, second_differences
-from qcord.estimate.voxelwise import multiply
+from qcord.estimate.second_order import bends, errors
+from qcord.estimate.voxelwise import lower_root, multiply
 from qcord.maps.log_linear_maps import LOWEST_SNR
 from qcord.maps.tensor import METHODS
 from qcord.maps.tensor_errors import Estimate, tensor_estimates
@@ -163,13 +163,14 @@ def _estimates(fit: LogLinear) -> dict[str, Estimate]:
     def every(last: AnyArray) -> AnyArray:
         return np.stack([ratios(np.moveaxis(last, -1, 0))[name] for name in INVARIANTS])
 
-    last = values.T
+    last, half = values.T, lower_root(shared)
     slope = np.moveaxis(complex_step(every, last), -1, 0)
-    deviation = np.sqrt(np.einsum("inv,ijv,jnv->nv", slope, shared, slope, optimize=True))
-    bias = np.einsum("inv,iv->nv", slope, shift) + second_differences(every, last, root(np.moveaxis(shared, -1, 0))) / 2
+    along = np.einsum("inv,ikv->knv", slope, half)
+    bend = bends(lambda step: every(last + step), every(last), np.moveaxis(half, (0, 1, 2), (2, 0, 1)))
+    shifts = np.einsum("inv,iv->nv", slope, shift)
     for k, (name, value) in enumerate(zip(INVARIANTS, every(last), strict=True)):
-        estimate = Estimate(value, deviation[k], np.clip(bias[k], -deviation[k], deviation[k]))
-        estimates[name] = _root(estimate) if name in ROOTS else estimate
+        estimate = _root if name in ROOTS else _estimate
+        estimates[name] = estimate(value, along[:, k], bend[:, :, k], shifts[k])
     mean = tensor_estimates(theta[1:7], covariance[1:7, 1:7], fit.bias[1:7])
     return {**estimates, "FA": mean["FA"]}  # with its care for low anisotropy
 
@@ -185,12 +186,17 @@ def _moment_errors(fit: LogLinear) -> tuple[FloatArray, FloatArray, FloatArray]:
     return moments(fit.theta.T), np.einsum("iqv,jqv->ijv", half, slope), bias
 
 
-def _root(square: Estimate) -> Estimate:
-    """Root of a value; the bias to second order, at most one standard error."""
-    value = np.sqrt(square.value)
-    std = square.std / (2 * value)
-    bias = square.bias / (2 * value) - square.std**2 / (8 * value**3)
-    return Estimate(value, std, np.clip(bias, -std, std))
+def _estimate(value: FloatArray, slope: FloatArray, bend: FloatArray, shift: FloatArray) -> Estimate:
+    """Value with its derivatives along standard normal noise, and the part of its bias that comes with the moments."""
+    std, bias = errors(slope, bend)
+    return Estimate(value, std, np.clip(bias + shift, -std, std))
+
+
+def _root(square: FloatArray, slope: FloatArray, bend: FloatArray, shift: FloatArray) -> Estimate:
+    """Root of a value."""
+    value = np.sqrt(square)
+    bend = bend / (2 * value) - slope[:, None] * slope / (4 * value**3)
+    return _estimate(value, slope / (2 * value), bend, shift / (2 * value))
 
 
 def _flags(finite: AnyArray, fit: LogLinear, estimates: Mapping[str, Estimate]) -> AnyArray:

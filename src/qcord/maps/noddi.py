@@ -84,7 +84,8 @@ def fit_noddi(
     paralleldiffusivity, isotropicdiffusivity : Image or float
         Diffusivity along neurites, and of free water [mm2/s].
     n_jobs : int, optional
-        Threads; the result does not depend on it.
+        Threads; the result does not depend on it. By default one: the many short operations of this fit gain nothing
+        from more.
 
     Returns
     -------
@@ -130,7 +131,7 @@ def fit_noddi(
         _outputs(),
         extra=extra,
         copies=1,
-        n_jobs=n_jobs,
+        n_jobs=n_jobs or 1,
     )
     settings = {
         "model": NODDI.name,
@@ -200,10 +201,16 @@ class _Task:
 
 def _noise(measured: FloatArray, signal: FloatArray, *, magnitude: bool) -> FloatArray:
     """Standard deviation (v,) of the noise that residuals show, over the one that was assumed."""
-    mean = Rician(1.0).expectation(signal) if magnitude else signal
-    spread = Rician(1.0).variance(signal).mean(axis=0) if magnitude else 1.0
+    return _scatter(measured, signal, Rician(1.0).expectation(signal) if magnitude else signal)[0]
+
+
+def _scatter(measured: FloatArray, signal: FloatArray, mean: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Standard deviation (v,) as in `_noise`, and root mean square residual, from expectations."""
+    square = np.einsum("nv,nv->v", measured - mean, measured - mean)
+    # a magnitude's mean square is that of its signal and two more
+    spread = 1.0 if mean is signal else 2 + ((signal - mean) * (signal + mean)).mean(axis=0)
     freedom = len(measured) - len(NODDI.free)
-    return np.asarray(np.sqrt(((measured - mean) ** 2).sum(axis=0) / (freedom * spread)))
+    return np.sqrt(square / (freedom * spread)), np.sqrt(square / len(measured))
 
 
 def _results(
@@ -222,7 +229,7 @@ def _results(
     bias, signal = likelihood.noise_bias(design, state, covariance, magnitude=magnitude)
     bias = np.clip(bias, -std, std)
     bias -= multiply(covariance, np.where(held, value[1:7], 0.0))
-    seen = _noise(measured, signal, magnitude=magnitude)
+    seen, residual = _scatter(measured, signal, Rician(1.0).expectation(signal) if magnitude else signal)
     covariance *= np.where(seen > BEYOND_CHANCE, seen, 1.0) ** 2
     std = np.sqrt(np.einsum("iiv->iv", covariance))
     # an axis that is hardly seen was turned by the noise to where fibres look most aligned: they may be dispersed fully
@@ -245,8 +252,7 @@ def _results(
     maps["TiltRight"], maps["TiltAnterior"] = tilt_of(axis)
     maps["std TiltRight"] = np.rad2deg(std[4])
     maps["std TiltAnterior"] = np.rad2deg(std[5] / np.maximum(np.hypot(axis[1], axis[2]), 1e-3))
-    mean = Rician(1.0).expectation(signal) if magnitude else signal
-    maps["rmse"] = unit * np.sqrt(((measured - mean) ** 2).mean(axis=0))
+    maps["rmse"] = unit * residual
     conditions = [
         (turned | ~(np.maximum(std[ICVF], std[ODI]) < UNKNOWN), Flag.UNDETERMINED),
         (~settled, Flag.NOT_CONVERGED),

@@ -1,0 +1,72 @@
+"""Standard errors to second order: symmetric intervals hold the truth where estimates bend."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qcord.core.model import Derived
+from qcord.estimate.propagate import derived_errors
+from qcord.estimate.second_order import bends, errors
+
+
+@pytest.mark.parametrize("s", [0.05, 0.1, 0.2, 0.3])
+def test_intervals_of_an_exponential_hold_the_truth(s):
+    value = np.exp(s * np.random.default_rng(1).normal(size=200_000))
+    std, bias = errors(s * value[None], s**2 * value[None, None])
+    assert np.mean(np.abs(value - bias - 1) < 1.96 * std) == pytest.approx(0.95, abs=0.003)
+
+
+def test_intervals_of_a_product_hold_the_truth():
+    x, y = np.random.default_rng(2).normal([[1.0], [2.0]], [[0.2], [0.5]], (2, 200_000))
+    slope = np.stack([0.2 * y, 0.5 * x])
+    bend = np.zeros((2, 2, x.size))
+    bend[0, 1] = bend[1, 0] = 0.1
+    std, bias = errors(slope, bend)
+    assert np.mean(np.abs(x * y - bias - 2) < 1.96 * std) == pytest.approx(0.95, abs=0.01)
+    first = np.mean(np.abs(x * y - 2) < 1.96 * np.sqrt((slope**2).sum(axis=0)))
+    assert first < np.mean(np.abs(x * y - bias - 2) < 1.96 * std)
+
+
+@given(st.lists(st.floats(-5, 5), min_size=3, max_size=3), st.floats(0.1, 10), st.floats(-3, 3))
+def test_errors_scale_with_the_unit_and_never_fall_below_first_order(slope, factor, curve):
+    slope, bend = np.array(slope)[:, None], curve * np.outer([1, -2, 0.5], [1, -2, 0.5])[:, :, None]
+    std, bias = errors(slope, bend)
+    scaled = errors(factor * slope, factor * bend)
+    np.testing.assert_allclose(scaled[0], factor * std, rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(scaled[1], factor * bias, rtol=1e-6, atol=1e-9)
+    first = np.sqrt((slope**2).sum(axis=0))
+    assert (std >= first * (1 - 1e-9)).all()
+    assert (std <= 1.9 * first + 1e-9).all()
+    assert (np.abs(bias) <= first * (1 + 1e-9)).all()
+
+
+def test_nothing_that_moves_has_no_error():
+    std, bias = errors(np.zeros((2, 1)), np.zeros((2, 2, 1)))
+    assert std == 0
+    assert bias == 0
+
+
+def test_second_differences_are_those_of_a_known_function():
+    theta = np.array([[1.0, 2.0], [0.5, -1.0]])
+    steps = np.stack([np.broadcast_to([0.1, 0.0], (2, 2)), np.broadcast_to([0.2, 0.3], (2, 2))])
+    second = np.array([[[2, 0.0], [0, 0]], [[0, 3.0], [3, 0]]]).sum(axis=0)
+
+    def formula(t):
+        return t[..., 0] ** 2 + 3 * t[..., 0] * t[..., 1]
+
+    found = bends(lambda step: formula(theta + step), formula(theta), steps)
+    expected = np.einsum("jvi,ik,lvk->jlv", steps, second, steps)
+    np.testing.assert_allclose(found, expected, atol=1e-9)
+
+
+def test_derived_values_take_the_bend_of_the_estimates_along():
+    """The square of an estimate that is itself the root of a normal number has no bend at all."""
+    root, s = np.array([[1.3], [2.0]]), 0.1
+    slope = (s / (2 * root)).T[:, None, :]
+    bend = (-(s**2) / (4 * root**3)).T[:, None, None, :]
+    square = Derived("square", "1", lambda t: t[..., 0] ** 2)
+    value, std, bias = derived_errors(square, root, slope, bend)
+    np.testing.assert_allclose(value, root[:, 0] ** 2)
+    np.testing.assert_allclose(std, s, rtol=1e-6)
+    np.testing.assert_allclose(bias, 0, atol=1e-9)
