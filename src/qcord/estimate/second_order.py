@@ -43,7 +43,7 @@ def errors(slope: FloatArray, bend: FloatArray) -> tuple[FloatArray, FloatArray]
     -----
     The spread of the second-order part adds to the variance. And where the standard error goes with the estimate, the
     truth lies outside an interval more often on the side where the estimate claims too small an error; intervals are
-    made as wide as they must be for the exponential of a normal number, whose error changes as much, to hold it in 95 %.
+    made as wide as those of the exponential of a normal number with such an error, which are to hold it in 95 %.
     """
     first = np.einsum("k...,k...->...", slope, slope)
     along = np.einsum("j...,jk...,k...->...", slope, bend, slope)
