@@ -6,7 +6,8 @@ ratio of 30 at b = 0, on random truth of ranges not stated: AMICO 3,342 voxels/s
 .0450 (ICVF), .0542 (ODI), .0386 (ISOVF); where the true ISOVF is below .3, .0371, .0474, .0368. Its errors and
 correlations with the truth imply that ICVF, ODI and ISOVF had standard deviations of .20, .18 and .17, as uniform ones
 .7, .6 and .58 wide have: ``narrow`` and ``dense`` are two such ranges. ``wide`` holds all that can occur, much of which
-no estimator can tell at this ratio: see the bound beside the error.
+no estimator can tell at this ratio: see the bound beside the error. On the same signals of every range AMICO 2.1.1 errs
+more (``benchmarks/noddi_amico.py``): on ``narrow`` .060, .065, .043 where this fit errs .053, .060, .043.
 """
 
 import sys

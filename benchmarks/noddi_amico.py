@@ -1,8 +1,9 @@
 """Accuracy and speed of NODDI beside AMICO, on the same signals, in one run.
 
-Run ``python benchmarks/noddi_amico.py`` in an environment that also holds ``dmri-amico`` (PyPI). Simulated are 9,000
-voxels of each range of ``benchmarks/noddi.py``: 7 volumes at b = 0, 24 at 700 and 36 at 2000 s/mm2 with Rician noise,
-30 at b = 0. The errors of any estimator depend on the range of the truth, so only those of two on the same one compare.
+Run ``python benchmarks/noddi_amico.py`` in an environment that also holds ``dmri-amico`` (PyPI; it has a licence of
+its own, and nothing of the package needs it). Simulated are 9,000 voxels of each range of ``benchmarks/noddi.py``: 7
+volumes at b = 0, 24 at 700 and 36 at 2000 s/mm2 with Rician noise, 30 at b = 0. The errors of any estimator depend on
+the range of the truth, so only those of two on the same one compare.
 """
 
 import os

@@ -41,19 +41,17 @@ def errors(slope: FloatArray, bend: FloatArray) -> tuple[FloatArray, FloatArray]
 
     Notes
     -----
-    The spread of the second-order part adds to the variance. And where the standard error goes with the estimate, the
-    truth lies outside an interval more often on the side where the estimate claims too small an error; intervals are
-    made as wide as those of the exponential of a normal number with such an error, which are to hold it in 95 %.
+    Where the standard error goes with the estimate, the truth lies outside an interval more often on the side where the
+    estimate claims too small an error. Intervals are made as wide as those of the exponential of a normal number, whose
+    error changes as much, must be to hold it in 95 %.
     """
     first = np.einsum("k...,k...->...", slope, slope)
     along = np.einsum("j...,jk...,k...->...", slope, bend, slope)
-    second = np.einsum("jk...,jk...->...", bend, bend) / 2
     size = np.where(first > _NOTHING, first, 1.0)
-    across = np.minimum(second - (along / size) ** 2 / 2, first)
     std = np.sqrt(first)
     steepness = np.minimum(np.abs(along) / (size * np.sqrt(size)), _STEEPEST)
     bias = np.clip(np.einsum("kk...->...", bend) / 2, -std, std)
-    return np.sqrt(first * np.interp(steepness, *_widening()) ** 2 + across), bias
+    return std * np.interp(steepness, *_widening()), bias
 
 
 @lru_cache(maxsize=1)
