@@ -1,0 +1,1 @@
+"""Healthy values: norms by age, sex, size, site and scanner, and where a person stands among them."""

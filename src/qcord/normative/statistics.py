@@ -1,0 +1,190 @@
+"""What the fit of a norm needs of the values of one cell, summed per site: no row of a person."""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+
+from qcord.core.arrays import BoolArray, FloatArray, IntArray
+from qcord.core.errors import ImplausibleValue
+from qcord.normative.terms import Terms, covariate, require
+
+UNKNOWN = "unknown"
+"""Site or manufacturer of rows that name none."""
+
+_AGE_STEP = 5.0
+
+
+@dataclass(frozen=True, eq=False)
+class Statistics:
+    """Sums over the people of k groups, each of one site.
+
+    Parameters
+    ----------
+    terms : Terms
+        The p columns of the design.
+    site, manufacturer : (k,) tuple of str
+        Of each group.
+    count : (k,) array
+        People.
+    variance : (k,) array
+        Mean squared standard error of their values.
+    xx, xy, yy : (k, p, p), (k, p), (k,) array
+        Sums of products of columns and values.
+    ages : (k, 2) array
+        Youngest and oldest [years], rounded outward to 5 years.
+    """
+
+    terms: Terms
+    site: tuple[str, ...]
+    manufacturer: tuple[str, ...]
+    count: FloatArray
+    variance: FloatArray
+    xx: FloatArray
+    xy: FloatArray
+    yy: FloatArray
+    ages: FloatArray
+
+    def choose(self, groups: BoolArray | IntArray) -> "Statistics":
+        """Some of the groups."""
+        index = np.arange(len(self.site))[groups]
+        arrays = (getattr(self, name)[index] for name in ("count", "variance", "xx", "xy", "yy", "ages"))
+        return Statistics(
+            self.terms, tuple(self.site[k] for k in index), tuple(self.manufacturer[k] for k in index), *arrays
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Values of one cell, a row each, sorted by site.
+
+    Parameters
+    ----------
+    design : (n, p) array
+        Columns of `Terms`.
+    value, variance : (n,) array
+        Value, and squared standard error (0 where it is not known).
+    age : (n,) array
+        Age [years].
+    site, manufacturer : (n,) array of str
+        Where it was measured.
+    """
+
+    design: FloatArray
+    value: FloatArray
+    variance: FloatArray
+    age: FloatArray
+    site: "np.ndarray[tuple[int], np.dtype[np.object_]]"
+    manufacturer: "np.ndarray[tuple[int], np.dtype[np.object_]]"
+
+
+def rows(observations: pd.DataFrame, terms: Terms) -> Rows:
+    """Values of one cell with their design, sorted by site.
+
+    Parameters
+    ----------
+    observations : DataFrame
+        One row a value; columns value, age, sex, site, manufacturer and, if known, se.
+    terms : Terms
+        Covariates.
+
+    Raises
+    ------
+    MissingMetadata, ImplausibleValue
+        If a column is absent, a value not finite, or a site belongs to two manufacturers.
+    """
+    values = np.asarray(pd.to_numeric(require(observations, "value"), errors="coerce"), dtype=float)
+    if not len(values):
+        raise ImplausibleValue("There is no value to learn a norm from; expected at least two people.")
+    if not np.isfinite(values).all():
+        raise ImplausibleValue(
+            f"{int((~np.isfinite(values)).sum())} of {len(values)} values are not numbers; leave these rows out."
+        )
+    site, manufacturer = text(observations, "site"), text(observations, "manufacturer")
+    pairs = pd.DataFrame({"site": site, "manufacturer": manufacturer}).drop_duplicates()
+    double = pairs["site"][pairs["site"].duplicated() & (pairs["site"] != UNKNOWN)]
+    if len(double):
+        raise ImplausibleValue(
+            f"Site {double.iloc[0]} has scanners of two manufacturers; name each scanner a site of its own."
+        )
+    site = np.where(site == UNKNOWN, UNKNOWN + " " + manufacturer, site)
+    error = np.zeros(len(values))
+    if "se" in observations:
+        error = np.nan_to_num(np.asarray(pd.to_numeric(observations["se"], errors="coerce"), dtype=float))
+    age = covariate(observations, "age", 0.0, 120.0, "years")
+    order = np.argsort(site, kind="stable")
+    return Rows(
+        terms.of(observations)[order], values[order], error[order] ** 2, age[order], site[order], manufacturer[order]
+    )
+
+
+def text(observations: pd.DataFrame, name: str) -> "np.ndarray[tuple[int], np.dtype[np.object_]]":
+    """A column of text; `UNKNOWN` where there is none."""
+    if name not in observations:
+        return np.full(len(observations), UNKNOWN, dtype=object)
+    column = observations[name]
+    return np.asarray(column.where(column.notna(), UNKNOWN).astype(str), dtype=object)
+
+
+def statistics(observations: pd.DataFrame, terms: Terms = Terms()) -> Statistics:  # noqa: B008
+    """Sums over the people of each site.
+
+    Parameters
+    ----------
+    observations : DataFrame
+        Values of one cell; see `rows`.
+    terms : Terms
+        Covariates.
+
+    Returns
+    -------
+    Statistics
+        One group a site, in alphabetical order.
+    """
+    return grouped(rows(observations, terms), terms)
+
+
+def grouped(data: Rows, terms: Terms) -> Statistics:
+    """Sums over the rows of each site."""
+    starts = _starts(data.site)
+
+    def total(values: FloatArray) -> FloatArray:
+        return np.asarray(np.add.reduceat(values, starts, axis=0))
+
+    x, y = data.design, data.value
+    count = np.diff(np.append(starts, len(y))).astype(float)
+    ends = np.append(starts, len(y))
+    ages = [(data.age[a:b].min(), data.age[a:b].max()) for a, b in pairwise(ends)]
+    young, old = np.array(ages).T / _AGE_STEP
+    return Statistics(
+        terms,
+        tuple(str(s) for s in data.site[starts]),
+        tuple(str(m) for m in data.manufacturer[starts]),
+        count,
+        total(data.variance) / count,
+        np.stack([total(x * x[:, j : j + 1]) for j in range(x.shape[1])], axis=1),
+        total(x * y[:, None]),
+        total(y * y),
+        np.stack([np.floor(young), np.ceil(old)], axis=1) * _AGE_STEP,
+    )
+
+
+def single(data: Rows, terms: Terms) -> Statistics:
+    """Each row as a group of its own, as measurement errors or weights that differ between people need."""
+    x, y = data.design, data.value
+    return Statistics(
+        terms,
+        tuple(str(s) for s in data.site),
+        tuple(str(m) for m in data.manufacturer),
+        np.ones(len(y)),
+        data.variance,
+        x[:, :, None] * x[:, None, :],
+        x * y[:, None],
+        y * y,
+        np.stack([data.age, data.age], axis=1),
+    )
+
+
+def _starts(site: "np.ndarray[tuple[int], np.dtype[np.object_]]") -> IntArray:
+    return np.flatnonzero(np.append(True, site[1:] != site[:-1]))
