@@ -69,6 +69,8 @@ class Rows:
         Age [years].
     site, manufacturer : (n,) array of str
         Where it was measured.
+    place : (n,) array of int
+        Row of the table.
     """
 
     design: FloatArray
@@ -77,6 +79,19 @@ class Rows:
     age: FloatArray
     site: "np.ndarray[tuple[int], np.dtype[np.object_]]"
     manufacturer: "np.ndarray[tuple[int], np.dtype[np.object_]]"
+    place: IntArray
+
+    def choose(self, index: IntArray) -> "Rows":
+        """Some of the rows."""
+        return Rows(
+            self.design[index],
+            self.value[index],
+            self.variance[index],
+            self.age[index],
+            self.site[index],
+            self.manufacturer[index],
+            self.place[index],
+        )
 
 
 def rows(observations: pd.DataFrame, terms: Terms) -> Rows:
@@ -114,9 +129,8 @@ def rows(observations: pd.DataFrame, terms: Terms) -> Rows:
         error = np.nan_to_num(np.asarray(pd.to_numeric(observations["se"], errors="coerce"), dtype=float))
     age = covariate(observations, "age", 0.0, 120.0, "years")
     order = np.argsort(site, kind="stable")
-    return Rows(
-        terms.of(observations)[order], values[order], error[order] ** 2, age[order], site[order], manufacturer[order]
-    )
+    data = Rows(terms.of(observations), values, error**2, age, site, manufacturer, np.arange(len(values)))
+    return data.choose(order)
 
 
 def text(observations: pd.DataFrame, name: str) -> "np.ndarray[tuple[int], np.dtype[np.object_]]":

@@ -1,0 +1,108 @@
+"""A new scanner from a few healthy people measured on it."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from qcord.core.arrays import FloatArray
+from qcord.core.errors import ImplausibleValue
+from qcord.normative.fit import CELL
+from qcord.normative.hierarchical import Sites, spreads
+from qcord.normative.norm import Cell, Norm, Norms
+from qcord.normative.shape import weights
+from qcord.normative.statistics import rows
+from qcord.normative.terms import require
+
+
+def adapt(norms: Norms, controls: pd.DataFrame, *, site: str) -> Norms:
+    """Learn the shift of a site from its own healthy people; effects of age and sex and spreads stay.
+
+    Parameters
+    ----------
+    norms : Norms
+        Norms of other sites, or of this one.
+    controls : DataFrame
+        Values of its healthy people, as for `qcord.normative.fit.fit_norms`.
+    site : str
+        Its name, by which it is scored from then on; what was known of it is replaced.
+
+    Returns
+    -------
+    Norms
+        With the site; cells without a control are as before.
+
+    Raises
+    ------
+    ImplausibleValue
+        If there is no healthy person, or people come from scanners of several manufacturers.
+    """
+    healthy = controls[controls["pathology"] == "HC"] if "pathology" in controls else controls
+    if not len(healthy):
+        raise ImplausibleValue(
+            "The table holds no healthy person (pathology HC); a site is learnt from healthy people."
+        )
+    for name in CELL:
+        require(healthy, name)
+    groups = {Cell(*(str(v) for v in key)): part for key, part in healthy.groupby(CELL, observed=True)}
+    return Norms.of(adapt_norm(norm, groups[norm.cell], site=site) if norm.cell in groups else norm for norm in norms)
+
+
+def adapt_norm(norm: Norm, controls: pd.DataFrame, *, site: str) -> Norm:
+    """One norm with a site learnt from the values of its healthy people; see `adapt`."""
+    data = rows(controls.assign(site=site), norm.terms)
+    h = norm.hierarchy
+    maker = str(data.manufacturer[0])
+    people = spreads(h.variances, len(h.manufacturers))[0]
+    within = people[h.manufacturers.index(maker)] if maker in h.manufacturers else np.exp(h.variances[0])
+    within = within * np.exp(norm.widening * (data.age - 50.0) / 20.0)
+    value = (data.value - h.centre) / h.spread
+    variance = within**2 + data.variance / h.spread**2
+    weight = 1 / variance
+    if not norm.shape.normal and len(value) > 2:
+        middle = np.median(value - data.design @ h.coefficients[: data.design.shape[1]])
+        departures = value - data.design @ h.coefficients[: data.design.shape[1]] - middle
+        weight = weight * weights(norm.shape, departures / np.sqrt(variance))
+    one = Sites(
+        (site,),
+        (maker,),
+        np.array([float(len(value))]),
+        np.array([weight.sum()]),
+        (weight @ data.design)[None],
+        np.array([weight @ value]),
+    )
+    return replace(norm, hierarchy=replace(h, sites=_with(h.sites, one)))
+
+
+def expected_error(norm: Norm, manufacturer: str, people: FloatArray) -> FloatArray:
+    """Standard deviation of the error of z that the shift of a site causes, by how many controls it was learnt from.
+
+    Parameters
+    ----------
+    norm : Norm
+        The norm.
+    manufacturer : str
+        Of the new scanner.
+    people : (n,) array
+        Numbers of controls; 0 for none.
+    """
+    h = norm.hierarchy
+    known = manufacturer in h.manufacturers
+    k = h.manufacturers.index(manufacturer) if known else 0
+    within, sites, makers, _ = spreads(h.variances, len(h.manufacturers))
+    sigma2 = within[k] ** 2 if known else np.exp(2 * h.variances[0])
+    prior = sites[k] ** 2 if known else np.exp(2 * (h.variances[0] + h.variances[1])) + makers**2
+    left = 1 / (np.asarray(people, dtype=float) / sigma2 + 1 / prior)
+    return np.asarray(np.sqrt(left / sigma2))
+
+
+def _with(sites: Sites, one: Sites) -> Sites:
+    kept = [k for k, name in enumerate(sites.name) if name != one.name[0]]
+    return Sites(
+        (*(sites.name[k] for k in kept), *one.name),
+        (*(sites.manufacturer[k] for k in kept), *one.manufacturer),
+        *(
+            np.concatenate([getattr(sites, name)[kept], getattr(one, name)])
+            for name in ("count", "weight", "columns", "value")
+        ),
+    )

@@ -1,0 +1,222 @@
+"""Learn norms from the values of healthy people."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from qcord.core.arrays import FloatArray
+from qcord.core.errors import ImplausibleValue
+from qcord.normative.hierarchical import Hierarchy, estimate, spreads
+from qcord.normative.norm import Cell, Norm, Norms, predict
+from qcord.normative.shape import NORMAL, Shape, fit_shape, weights
+from qcord.normative.statistics import Rows, Statistics, grouped, rows, single
+from qcord.normative.terms import Terms, require
+
+CELL = ["metric", "region", "level"]
+
+FEWEST = 2
+"""People without whom there is no spread."""
+
+_MANY = 20_000
+"""Rows from which on those of a site with nearly the same standard error are summed."""
+
+_ROUNDS = 3
+_WIDENING_GAIN = 6.0
+_FEWEST_FOR_WIDENING = 100
+
+
+def fit_norms(observations: pd.DataFrame, terms: Terms | Mapping[str, Terms] | None = None) -> Norms:
+    """Norms of all cells of a table.
+
+    Parameters
+    ----------
+    observations : DataFrame
+        One row a value; columns metric, unit, region, level, value, se, age, sex, site, manufacturer; people whose
+        pathology is not HC are left out, and so is what has failed quality, where the table says so.
+    terms : Terms or mapping of str to Terms, optional
+        Covariates, for all metrics or each.
+
+    Returns
+    -------
+    Norms
+        One of each cell with at least two people.
+
+    Raises
+    ------
+    MissingMetadata, ImplausibleValue
+        If a column is absent, a value not finite, or units of a metric differ.
+    """
+    healthy = observations
+    if "pathology" in healthy:
+        healthy = healthy[healthy["pathology"] == "HC"]
+    if "quality" in healthy:
+        healthy = healthy[healthy["quality"].isna() | (healthy["quality"] == "ok")]
+    if not len(healthy):
+        raise ImplausibleValue("The table holds no healthy person (pathology HC); a norm is made of healthy people.")
+    for name in CELL:
+        require(healthy, name)
+    chosen = terms or {}
+    found = []
+    for key, part in healthy.groupby(CELL, sort=True, observed=True):
+        cell = Cell(*(str(v) for v in key))
+        if len(part) >= FEWEST:
+            own = chosen if isinstance(chosen, Terms) else chosen.get(cell.metric, Terms())
+            found.append(fit_norm(part, own, cell=cell))
+    if not found:
+        raise ImplausibleValue("No cell has two healthy people; a norm needs at least two, and says little below 30.")
+    return Norms.of(found)
+
+
+def fit_norm(observations: pd.DataFrame, terms: Terms = Terms(), *, cell: Cell | None = None) -> Norm:  # noqa: B008
+    """Norm of one cell.
+
+    Parameters
+    ----------
+    observations : DataFrame
+        Values of healthy people; see `fit_norms`.
+    terms : Terms
+        Covariates.
+    cell : Cell, optional
+        What it is of; else as the first row says.
+
+    Returns
+    -------
+    Norm
+        Effects, spreads and shape, with errors.
+    """
+    data = rows(observations, terms)
+    if len(data.value) < FEWEST:
+        raise ImplausibleValue(f"{len(data.value)} person is too few for a norm; expected at least {FEWEST}.")
+    name = cell or Cell(*(str(observations[c].iloc[0]) if c in observations else "" for c in CELL))
+    units = observations["unit"].dropna().unique() if "unit" in observations else ["1"]
+    if len(units) != 1:
+        raise ImplausibleValue(f"{name.metric} comes in {len(units)} units ({', '.join(map(str, units))}); convert it.")
+    hierarchy, shape, widening = _estimates(data, terms)
+    norm = _norm(name, str(units[0]), terms, hierarchy, data.age)
+    return replace(norm, shape=shape, widening=widening, card={**norm.card, "shape": _words(shape)})
+
+
+def fit_statistics(statistics: Statistics, *, cell: Cell, unit: str) -> Norm:
+    """Norm from sums over people, as sites exchange them: no shape, the same spread at all ages.
+
+    Parameters
+    ----------
+    statistics : Statistics
+        Groups of all sites, sorted by site.
+    cell, unit
+        What the norm is of.
+
+    Returns
+    -------
+    Norm
+        Effects and spreads with errors.
+    """
+    ages = np.array([statistics.ages[:, 0].min(), statistics.ages[:, 1].max()])
+    return _norm(cell, unit, statistics.terms, estimate(statistics), ages)
+
+
+def _norm(cell: Cell, unit: str, terms: Terms, hierarchy: Hierarchy, ages: FloatArray) -> Norm:
+    sites = hierarchy.sites
+    span = (float(ages.min()), float(ages.max()))
+    card: dict[str, Any] = {
+        "people": round(float(sites.count.sum())),
+        "sites": len(sites.name),
+        "manufacturers": {m: sites.manufacturer.count(m) for m in hierarchy.manufacturers},
+        "ages": list(span),
+        "shape": _words(NORMAL),
+    }
+    return Norm(cell, unit, terms, hierarchy, ages=span, card=card)
+
+
+def _words(shape: Shape) -> str:
+    return "normal" if shape.normal else f"sinh-arcsinh, skew {shape.skew:.2f}, tail {shape.tail:.2f}"
+
+
+def _estimates(data: Rows, terms: Terms) -> tuple[Hierarchy, Shape, float]:
+    """Fit; then, if departures ask for it, a spread that goes with age and a shape, and fit with these again."""
+    alike = not data.variance.any()
+    groups = (
+        grouped(data, terms) if alike else (_classes(data, terms) if len(data.value) > _MANY else single(data, terms))
+    )
+    hierarchy = estimate(groups)
+    departures = _departures(data, hierarchy, terms, 0.0)
+    widening = _widening(departures, data.age)
+    shape = fit_shape(departures / _growth(widening, data.age))
+    if widening == 0.0 and shape.normal:
+        return hierarchy, shape, widening
+    own = single(data, terms)
+    for _ in range(_ROUNDS):
+        growth = _growth(widening, data.age)
+        scale = growth**2 / weights(shape, departures / growth)
+        hierarchy = estimate(own, scale, hierarchy.variances)
+        departures = _departures(data, hierarchy, terms, 0.0)
+        shape = fit_shape(departures / growth)
+    return hierarchy, shape, widening
+
+
+def _departures(data: Rows, hierarchy: Hierarchy, terms: Terms, widening: float) -> FloatArray:
+    """Values less what is expected at their site, in units of the spread of people; errors of measurement shrink them."""
+    norm = Norm(Cell("", "", ""), "", terms, hierarchy, widening=widening)
+    variance = data.variance / hierarchy.spread**2
+    expected = predict(norm, data.design, data.age, site=data.site, manufacturer=data.manufacturer, variance=variance)
+    gap = (data.value - hierarchy.centre) / hierarchy.spread - expected.mean
+    return np.asarray(gap / np.sqrt(expected.people**2 + variance))
+
+
+def _growth(widening: float, age: FloatArray) -> FloatArray:
+    return np.asarray(np.exp(widening * (age - 50.0) / 20.0))
+
+
+def _widening(departures: FloatArray, age: FloatArray) -> float:
+    """Change of the logarithm of the spread over 20 years, zero unless the data ask for it.
+
+    The slope of the logarithm of absolute departures, which few far ones do not drive, against its standard error.
+    """
+    a = (age - age.mean()) / 20.0
+    square = float(a @ a)
+    if len(age) < _FEWEST_FOR_WIDENING or square < 1e-9:
+        return 0.0
+    size = np.log(np.maximum(np.abs(departures), 1e-3))
+    size = size - size.mean()
+    slope = float(a @ size) / square
+    error = float(np.sqrt(((size - slope * a) ** 2).sum() / (len(age) - 2) / square))
+    return float(np.clip(slope, -0.3, 0.3)) if (slope / error) ** 2 > _WIDENING_GAIN else 0.0
+
+
+def _classes(data: Rows, terms: Terms) -> Statistics:
+    """Sums over people of a site whose standard errors are within 10 % of each other."""
+    with np.errstate(divide="ignore"):
+        step = np.where(data.variance > 0, np.round(np.log(np.maximum(data.variance, 1e-300)) / 0.2), -1e6)
+    parts: list[Statistics] = []
+    frame = pd.DataFrame({"site": data.site, "step": step})
+    order = np.lexsort((step, data.site.astype(str)))
+    frame = frame.iloc[order]
+    new = (frame["site"] != frame["site"].shift()) | (frame["step"] != frame["step"].shift())
+    starts = np.flatnonzero(new.to_numpy())
+    for first, last in zip(starts, [*starts[1:], len(order)], strict=True):
+        parts.append(grouped(data.choose(order[first:last]), terms))
+    return joined(parts)
+
+
+def joined(parts: Iterable[Statistics]) -> Statistics:
+    """Groups of several statistics, sorted by site; all of the same terms."""
+    all_ = list(parts)
+    order = np.argsort(np.array([s for p in all_ for s in p.site], dtype=object), kind="stable")
+    sites = [s for p in all_ for s in p.site]
+    makers = [m for p in all_ for m in p.manufacturer]
+    arrays = (
+        np.concatenate([getattr(p, name) for p in all_])[order]
+        for name in ("count", "variance", "xx", "xy", "yy", "ages")
+    )
+    return Statistics(all_[0].terms, tuple(sites[k] for k in order), tuple(makers[k] for k in order), *arrays)
+
+
+def people_spread(norm: Norm, manufacturer: str | None = None) -> float:
+    """Spread of healthy people at 50 years, in the unit of the metric, of a manufacturer or of all."""
+    h = norm.hierarchy
+    if manufacturer in h.manufacturers:
+        return float(spreads(h.variances, len(h.manufacturers))[0][h.manufacturers.index(manufacturer)] * h.spread)
+    return float(np.exp(h.variances[0]) * h.spread)

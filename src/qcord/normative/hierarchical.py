@@ -1,0 +1,316 @@
+"""People within sites within manufacturers: the linear model of a norm, its variances by restricted likelihood.
+
+A value is the sum of covariates, the shift of its manufacturer, the shift of its site, and a person's own departure:
+
+    y = x . beta + m + u + e,  m ~ N(0, omega^2),  u ~ N(0, tau_m^2),  e ~ N(0, sigma_m^2 + se^2)
+
+Spreads of sites and people differ between manufacturers, by factors that shrink to one. Values are in units of their
+own spread here, so that the weak priors (`PRIORS`) mean the same for every metric.
+
+References
+----------
+Patterson and Thompson 1971, doi:10.1093/biomet/58.3.545 (restricted likelihood);
+Laird and Ware 1982, doi:10.2307/2529876 (random effects);
+Chung et al. 2013, doi:10.1007/s11336-013-9328-2 (priors that keep variances of few groups from zero).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import optimize
+
+from qcord.core.arrays import FloatArray, IntArray
+from qcord.normative.statistics import Statistics
+from qcord.normative.terms import Terms
+
+PRIORS = {
+    "within": (0.0, 100.0),
+    "site": (np.log(0.5), 1.0),
+    "manufacturer": (0.0, 1.0),
+    "smooth": (np.log(0.3), 1.0),
+    "within of": (0.0, 0.3),
+    "site of": (0.0, 0.5),
+}
+"""Mean and standard deviation of the logarithms of the spread of people, of sites, manufacturers and the smooth part of
+age (these over that of people), and of what a manufacturer's people and sites depart from all. Assumed; weak where data
+are many."""
+
+_COVARIATE = 1.0
+"""Standard deviation that an effect of sex, of 20 years or of 10 cm may have, over that of people: assumed."""
+
+_STEP = 1e-3
+_CHUNK = 4_000_000
+
+
+@dataclass(frozen=True, eq=False)
+class Sites:
+    """Weighted sums of each site, at the estimates.
+
+    Parameters
+    ----------
+    name, manufacturer : (s,) tuple of str
+        Sites.
+    count : (s,) array
+        People.
+    weight : (s,) array
+        Sum of the weights of its people.
+    columns : (s, p) array
+        Weighted sum of the columns of the design.
+    value : (s,) array
+        Weighted sum of the values.
+    """
+
+    name: tuple[str, ...]
+    manufacturer: tuple[str, ...]
+    count: FloatArray
+    weight: FloatArray
+    columns: FloatArray
+    value: FloatArray
+
+
+@dataclass(frozen=True, eq=False)
+class Hierarchy:
+    """Estimates with errors; values are in units of ``spread`` about ``centre``.
+
+    Parameters
+    ----------
+    centre, spread : float
+        Mean and standard deviation of all values, in their unit.
+    manufacturers : (m,) tuple of str
+        Those with people.
+    variances : (d,) array
+        Logarithms of spreads: `within`, `site`, `manufacturer`, `smooth`, then each manufacturer's within and site.
+    variances_covariance : (d, d) array
+        Their covariance.
+    coefficients, covariance : (p + m,), (p + m, p + m) array
+        Effects of the columns and shifts of the manufacturers.
+    coefficients_slope, covariance_slope : (d, p + m), (d, p + m, p + m) array
+        How both change with the variances.
+    sites : Sites
+        What is known of each site.
+    """
+
+    centre: float
+    spread: float
+    manufacturers: tuple[str, ...]
+    variances: FloatArray
+    variances_covariance: FloatArray
+    coefficients: FloatArray
+    covariance: FloatArray
+    coefficients_slope: FloatArray
+    covariance_slope: FloatArray
+    sites: Sites
+
+
+@dataclass(frozen=True, eq=False)
+class _Data:
+    terms: Terms
+    stats: Statistics
+    scale: FloatArray
+    starts: IntArray
+    site_of: IntArray
+    maker_of_group: IntArray
+    maker_of_site: IntArray
+    makers: tuple[str, ...]
+
+
+def estimate(statistics: Statistics, scale: FloatArray | None = None, start: FloatArray | None = None) -> Hierarchy:
+    """Estimate the model.
+
+    Parameters
+    ----------
+    statistics : Statistics
+        Groups, those of a site beside each other.
+    scale : (k,) array, optional
+        Variance of the people of each group over that of others: more for the old, or for values far from all others.
+    start : (d,) array, optional
+        Variances to start from.
+
+    Returns
+    -------
+    Hierarchy
+        Estimates.
+    """
+    n, total = statistics.count.sum(), statistics.xy[:, 0].sum()
+    centre = float(total / n)
+    square = statistics.yy.sum() / n - centre**2
+    spread = float(np.sqrt(max(square * n / max(n - 1, 1), 0.0)))
+    if not spread > 1e-12 * max(abs(centre), 1e-300):
+        spread = max(abs(centre), 1.0) * 1e-6
+    data = _prepare(_standardised(statistics, centre, spread), scale)
+    d = 4 + 2 * len(data.makers)
+    first = np.array([PRIORS[name][0] for name in ("within", "site", "manufacturer", "smooth")] + [0.0] * (d - 4))
+
+    def cost(variances: FloatArray) -> tuple[float, FloatArray]:
+        return _with_gradient(data, variances)
+
+    begin = first if start is None else start
+    found = optimize.minimize(cost, begin, jac=True, method="BFGS", options={"gtol": 1e-5})
+    variances = np.asarray(found.x)
+    hessian = _hessian(data, variances)
+    values, vectors = np.linalg.eigh(hessian)
+    spread_of = (vectors / np.maximum(values, 1e-2)) @ vectors.T
+    steps = np.concatenate([variances + _STEP * np.eye(d), variances - _STEP * np.eye(d), variances[None]])
+    _, solved = _objective(data, steps)
+    coefficients, covariance = solved
+    site = _site_sums(data, variances[None])
+    weight, columns, value = (x[0] for x in site[:3])
+    count = np.add.reduceat(data.stats.count, data.starts)
+    sites = Sites(
+        tuple(data.stats.site[k] for k in data.starts),
+        tuple(data.stats.manufacturer[k] for k in data.starts),
+        count,
+        weight,
+        columns,
+        value,
+    )
+    return Hierarchy(
+        centre,
+        spread,
+        data.makers,
+        variances,
+        spread_of,
+        coefficients[-1],
+        covariance[-1],
+        (coefficients[:d] - coefficients[d : 2 * d]) / (2 * _STEP),
+        (covariance[:d] - covariance[d : 2 * d]) / (2 * _STEP),
+        sites,
+    )
+
+
+def spreads(variances: FloatArray, n_makers: int) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+    """Spread of people and of sites by manufacturer (..., m), of manufacturers and of the smooth part (...)."""
+    within = np.exp(variances[..., 0])
+    people = within[..., None] * np.exp(variances[..., 4 : 4 + n_makers])
+    sites = within[..., None] * np.exp(variances[..., 1:2] + variances[..., 4 + n_makers :])
+    return people, sites, within * np.exp(variances[..., 2]), within * np.exp(variances[..., 3])
+
+
+def _standardised(s: Statistics, centre: float, spread: float) -> Statistics:
+    first = s.xx[:, 0]
+    return Statistics(
+        s.terms,
+        s.site,
+        s.manufacturer,
+        s.count,
+        s.variance / spread**2,
+        s.xx,
+        (s.xy - centre * first) / spread,
+        (s.yy - 2 * centre * s.xy[:, 0] + centre**2 * s.count) / spread**2,
+        s.ages,
+    )
+
+
+def _prepare(s: Statistics, scale: FloatArray | None) -> _Data:
+    makers = tuple(sorted(set(s.manufacturer)))
+    number = {name: k for k, name in enumerate(makers)}
+    of_group = np.array([number[name] for name in s.manufacturer])
+    new = np.array([True, *(a != b for a, b in zip(s.site[1:], s.site[:-1], strict=True))])
+    starts = np.flatnonzero(new)
+    return _Data(
+        s.terms,
+        s,
+        np.ones(len(s.count)) if scale is None else scale,
+        starts,
+        np.cumsum(new) - 1,
+        of_group,
+        of_group[starts],
+        makers,
+    )
+
+
+def _site_sums(
+    data: _Data, variances: FloatArray
+) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray, FloatArray, FloatArray, FloatArray]:
+    """For each of b sets of variances: sums by site (weight, columns, value), and over all (xx, xy, yy, log det)."""
+    s = data.stats
+    people = spreads(variances, len(data.makers))[0]
+    variance = people[:, data.maker_of_group] ** 2 * data.scale + s.variance
+    w = 1 / variance
+    p = s.xy.shape[1]
+
+    def by_site(x: FloatArray) -> FloatArray:
+        return np.asarray(np.add.reduceat(x, data.starts, axis=1))
+
+    columns = by_site(w[:, :, None] * s.xx[:, 0])
+    return (
+        by_site(w * s.count),
+        columns,
+        by_site(w * s.xy[:, 0]),
+        (w @ s.xx.reshape(len(s.count), -1)).reshape(-1, p, p),
+        w @ s.xy,
+        w @ s.yy,
+        np.log(variance) @ s.count,
+    )
+
+
+def _objective(data: _Data, variances: FloatArray) -> tuple[FloatArray, tuple[FloatArray, FloatArray]]:
+    """Negative log of restricted likelihood times priors (b,); coefficients (b, P) and covariance (b, P, P)."""
+    b, m = len(variances), len(data.makers)
+    p = data.stats.xy.shape[1]
+    step = max(1, int(_CHUNK / (len(data.stats.count) * (p + 4))))
+    if b > step:
+        parts = [_objective(data, variances[k : k + step]) for k in range(0, b, step)]
+        return np.concatenate([x[0] for x in parts]), (
+            np.concatenate([x[1][0] for x in parts]),
+            np.concatenate([x[1][1] for x in parts]),
+        )
+    _, site, maker, bend = spreads(variances, m)
+    weight, columns, value, xx, xy, yy, logs = _site_sums(data, variances)
+    tau2 = site[:, data.maker_of_site] ** 2
+    rest = 1 / (weight + 1 / tau2)
+    a = np.zeros((b, p + m, p + m))
+    right = np.zeros((b, p + m))
+    a[:, :p, :p] = xx - np.einsum("bs,bsi,bsj->bij", rest, columns, columns)
+    right[:, :p] = xy - np.einsum("bs,bsi,bs->bi", rest, columns, value)
+    kept = 1 - rest * weight
+    for k in range(m):
+        mine = data.maker_of_site == k
+        a[:, p + k, :p] = np.einsum("bs,bsi->bi", kept[:, mine], columns[:, mine])
+        a[:, :p, p + k] = a[:, p + k, :p]
+        a[:, p + k, p + k] = (kept[:, mine] * weight[:, mine]).sum(axis=1)
+        right[:, p + k] = (kept[:, mine] * value[:, mine]).sum(axis=1)
+    square = yy - np.einsum("bs,bs,bs->b", rest, value, value)
+    within = np.exp(variances[:, 0])
+    prior = np.zeros((b, p + m))
+    for k, name in enumerate(data.terms.names):
+        if name != "one":
+            prior[:, k] = 1 / (bend if name.startswith("age ") else _COVARIATE * within) ** 2
+    prior[:, p:] = 1 / maker[:, None] ** 2
+    a[:, range(p + m), range(p + m)] += prior
+    covariance = np.linalg.inv(a)
+    coefficients = np.einsum("bij,bj->bi", covariance, right)
+    result = logs + np.log1p(tau2 * weight).sum(axis=1) + np.linalg.slogdet(a)[1]
+    result -= np.log(prior[:, 1:]).sum(axis=1)
+    result += square - np.einsum("bi,bi->b", right, coefficients)
+    return result / 2 + _penalty(variances, m), (coefficients, covariance)
+
+
+def _penalty(variances: FloatArray, m: int) -> FloatArray:
+    names = ["within", "site", "manufacturer", "smooth", *["within of"] * m, *["site of"] * m]
+    mean, std = np.array([PRIORS[name] for name in names]).T
+    return np.asarray((((variances - mean) / std) ** 2).sum(axis=-1) / 2)
+
+
+def _with_gradient(data: _Data, variances: FloatArray) -> tuple[float, FloatArray]:
+    d = len(variances)
+    steps = np.concatenate([variances[None], variances + _STEP * np.eye(d), variances - _STEP * np.eye(d)])
+    value = _objective(data, steps)[0]
+    return float(value[0]), (value[1 : d + 1] - value[d + 1 :]) / (2 * _STEP)
+
+
+def _hessian(data: _Data, variances: FloatArray) -> FloatArray:
+    """Second derivatives, with steps that rounding does not disturb."""
+    d, h = len(variances), 0.05
+    eye = h * np.eye(d)
+    i, j = np.triu_indices(d, 1)
+    steps = np.concatenate(
+        [variances[None], variances + eye, variances - eye, variances + eye[i] + eye[j], variances - eye[i] - eye[j]]
+    )
+    value = _objective(data, steps)[0]
+    up, down = value[1 : d + 1], value[d + 1 : 2 * d + 1]
+    result = np.diag((up + down - 2 * value[0]) / h**2)
+    both, neither = value[2 * d + 1 :].reshape(2, -1)
+    result[i, j] = (both + neither - up[i] - up[j] - down[i] - down[j] + 2 * value[0]) / (2 * h**2)
+    result[j, i] = result[i, j]
+    return result

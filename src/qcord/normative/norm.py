@@ -1,0 +1,299 @@
+"""A norm: what healthy people measure, by age, sex, size, manufacturer and site; and many of them, as JSON."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from qcord.core.arrays import FloatArray
+from qcord.core.errors import ImplausibleValue, UnknownName
+from qcord.normative.hierarchical import Hierarchy, Sites, spreads
+from qcord.normative.shape import NORMAL, Shape
+from qcord.normative.terms import Terms
+
+FORMAT = 1
+"""Version of the JSON form."""
+
+_DIGITS = 10
+
+
+class Cell(NamedTuple):
+    """What a norm is of."""
+
+    metric: str
+    region: str
+    level: str
+
+
+@dataclass(frozen=True, eq=False)
+class Norm:
+    """Norm of one cell.
+
+    Parameters
+    ----------
+    cell : Cell
+        Metric, region, level.
+    unit : str
+        Of the values.
+    terms : Terms
+        Covariates.
+    hierarchy : Hierarchy
+        Effects and variances with errors.
+    shape : Shape
+        Distribution of people's departures.
+    widening : float
+        Change of the logarithm of the spread of people over 20 years.
+    ages : tuple of float
+        Youngest and oldest person [years].
+    card : mapping
+        What it was made from, how it was judged, and its limits.
+    """
+
+    cell: Cell
+    unit: str
+    terms: Terms
+    hierarchy: Hierarchy
+    shape: Shape = NORMAL
+    widening: float = 0.0
+    ages: tuple[float, float] = (0.0, 120.0)
+    card: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def count(self) -> int:
+        """People it was made from."""
+        return round(float(self.hierarchy.sites.count.sum()))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers and text."""
+        h = self.hierarchy
+        arrays = (
+            "variances",
+            "variances_covariance",
+            "coefficients",
+            "covariance",
+            "coefficients_slope",
+            "covariance_slope",
+        )
+        return {
+            "cell": list(self.cell),
+            "unit": self.unit,
+            "terms": {"knots": list(self.terms.knots), "sex": self.terms.sex, "height": self.terms.height},
+            "centre": h.centre,
+            "spread": h.spread,
+            "manufacturers": list(h.manufacturers),
+            **{name: _plain(getattr(h, name)) for name in arrays},
+            "sites": {
+                "name": list(h.sites.name),
+                "manufacturer": list(h.sites.manufacturer),
+                **{name: _plain(getattr(h.sites, name)) for name in ("count", "weight", "columns", "value")},
+            },
+            "shape": [self.shape.middle, self.shape.width, self.shape.skew, self.shape.tail],
+            "widening": self.widening,
+            "ages": list(self.ages),
+            "card": dict(self.card),
+        }
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> "Norm":
+        """Inverse of `to_dict`."""
+        terms = content["terms"]
+        s = content["sites"]
+        made = Terms(tuple(terms["knots"]), terms["sex"], terms["height"])
+        n, p, m = len(s["name"]), len(made.names), len(content["manufacturers"])
+        d = 4 + 2 * m
+        sites = Sites(
+            tuple(s["name"]),
+            tuple(s["manufacturer"]),
+            np.array(s["count"], dtype=float),
+            np.array(s["weight"], dtype=float),
+            np.array(s["columns"], dtype=float).reshape(n, p),
+            np.array(s["value"], dtype=float),
+        )
+        hierarchy = Hierarchy(
+            float(content["centre"]),
+            float(content["spread"]),
+            tuple(content["manufacturers"]),
+            np.array(content["variances"], dtype=float),
+            np.array(content["variances_covariance"], dtype=float).reshape(d, d),
+            np.array(content["coefficients"], dtype=float),
+            np.array(content["covariance"], dtype=float).reshape(p + m, p + m),
+            np.array(content["coefficients_slope"], dtype=float).reshape(d, p + m),
+            np.array(content["covariance_slope"], dtype=float).reshape(d, p + m, p + m),
+            sites,
+        )
+        return cls(
+            Cell(*content["cell"]),
+            content["unit"],
+            made,
+            hierarchy,
+            Shape(*content["shape"]),
+            float(content["widening"]),
+            (float(content["ages"][0]), float(content["ages"][1])),
+            content["card"],
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Norms:
+    """Norms of many cells.
+
+    Parameters
+    ----------
+    cells : mapping of Cell to Norm
+        By metric, region and level.
+    """
+
+    cells: Mapping[Cell, Norm]
+
+    def __iter__(self) -> Iterator[Norm]:
+        return iter(self.cells.values())
+
+    def __len__(self) -> int:
+        return len(self.cells)
+
+    def __getitem__(self, cell: tuple[str, str, str]) -> Norm:
+        """Norm of a cell.
+
+        Raises
+        ------
+        UnknownName
+            If there is none.
+        """
+        found = self.cells.get(Cell(*cell))
+        if found is None:
+            raise UnknownName(f"There is no norm of {' / '.join(cell)}; there are {len(self.cells)} others.")
+        return found
+
+    @classmethod
+    def of(cls, norms: Iterable[Norm]) -> "Norms":
+        """From single ones."""
+        return cls({norm.cell: norm for norm in sorted(norms, key=lambda norm: norm.cell)})
+
+    def to_json(self) -> str:
+        """Text that `from_json` reads; numbers have 10 digits."""
+        return json.dumps({"format": FORMAT, "norms": [norm.to_dict() for norm in self]}, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> "Norms":
+        """Norms from text.
+
+        Raises
+        ------
+        ImplausibleValue
+            If it is no such text, or of a later version.
+        """
+        try:
+            content = json.loads(text)
+            found = content["format"]
+            norms = content["norms"]
+        except (ValueError, KeyError, TypeError):
+            raise ImplausibleValue("The file holds no norms; expected JSON that `qcord norm fit` wrote.") from None
+        if found != FORMAT:
+            raise ImplausibleValue(f"The norms are of format {found}, expected {FORMAT}; use another version of qcord.")
+        return cls.of(Norm.from_dict(one) for one in norms)
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What a healthy person of each row is expected to measure; units of ``hierarchy.spread`` about its centre.
+
+    Parameters
+    ----------
+    mean : (n,) array
+        Expected value.
+    people : (n,) array
+        Spread of people.
+    unsure : (n,) array
+        Standard deviation of the error of the mean, with that of the shift of a site that is not known.
+    freedom : (n,) array
+        Degrees of freedom of the whole variance.
+    basis : (n,) array of str
+        ``site``, ``manufacturer`` or ``other``: whose values they are.
+    """
+
+    mean: FloatArray
+    people: FloatArray
+    unsure: FloatArray
+    freedom: FloatArray
+    basis: "np.ndarray[tuple[int], np.dtype[np.object_]]"
+
+
+def predict(
+    norm: Norm,
+    design: FloatArray,
+    age: FloatArray,
+    *,
+    site: Iterable[str],
+    manufacturer: Iterable[str],
+    variance: FloatArray,
+) -> Prediction:
+    """Predict from covariates.
+
+    Parameters
+    ----------
+    norm : Norm
+        The norm.
+    design : (n, p) array
+        Columns of its terms.
+    age : (n,) array
+        Age [years].
+    site, manufacturer : n str
+        Where it is measured.
+    variance : (n,) array
+        Squared standard error of the value, over the squared spread of the hierarchy; for the degrees of freedom.
+    """
+    h = norm.hierarchy
+    m, p, n = len(h.manufacturers), design.shape[1], len(design)
+    number = {name: k for k, name in enumerate(h.manufacturers)}
+    place = {name: k for k, name in enumerate(h.sites.name)}
+    at = np.array([place.get(str(s), -1) for s in site])
+    # a site that is known stays with its manufacturer
+    maker = np.array(
+        [number.get(h.sites.manufacturer[k] if k >= 0 else str(v), -1) for k, v in zip(at, manufacturer, strict=True)]
+    )
+    people, sites, makers, _ = spreads(h.variances, m)
+    sigma2 = np.where(maker >= 0, people[maker], np.exp(h.variances[0])) ** 2
+    tau2 = np.where(maker >= 0, sites[maker], np.exp(h.variances[0] + h.variances[1])) ** 2
+    sigma2 = sigma2 * np.exp(2 * norm.widening * (age - 50.0) / 20.0)
+    known, foreign = at >= 0, maker < 0
+    # what is not known of a manufacturer counts as part of the shift of the site
+    prior = tau2 + np.where(foreign, makers**2, 0.0)
+    weight = np.where(known, h.sites.weight[at], 0.0)
+    rest = 1 / (weight + 1 / prior)
+    row = np.zeros((n, p + m))
+    row[:, :p] = design
+    row[np.flatnonzero(~foreign), p + maker[~foreign]] = 1.0
+    seen = np.zeros((n, p + m))
+    seen[:, :p] = np.where(known[:, None], h.sites.columns[at], 0.0)
+    seen[np.flatnonzero(~foreign), p + maker[~foreign]] = weight[~foreign]
+    shrunk = row - rest[:, None] * seen
+    mean = shrunk @ h.coefficients + rest * np.where(known, h.sites.value[at], 0.0)
+    moved = shrunk @ h.coefficients_slope.T
+    unsure2 = np.einsum("ni,ij,nj->n", shrunk, h.covariance, shrunk) + rest
+    unsure2 += np.einsum("ni,ij,nj->n", moved, h.variances_covariance, moved)
+    # change of the whole variance with the logarithms of the spreads
+    slope = np.einsum("ni,dij,nj->nd", shrunk, h.covariance_slope, shrunk)
+    by_prior = (rest / prior) ** 2
+    by_weight = 2 * rest**2 * weight
+    slope[:, 0] += 2 * sigma2 + 2 * by_prior * prior + by_weight
+    slope[:, 1] += 2 * by_prior * tau2
+    slope[:, 2] += 2 * by_prior * (prior - tau2)
+    mine = np.flatnonzero(~foreign)
+    slope[mine, 4 + maker[mine]] += (2 * sigma2 + by_weight)[mine]
+    slope[mine, 4 + m + maker[mine]] += (2 * by_prior * tau2)[mine]
+    whole = sigma2 + unsure2 + variance
+    doubt = np.einsum("ni,ij,nj->n", slope, h.variances_covariance, slope)
+    freedom = np.clip(2 * whole**2 / np.maximum(doubt, 1e-300), 1.0, 1e6)
+    basis = np.where(known, "site", np.where(foreign, "other", "manufacturer")).astype(object)
+    return Prediction(mean, np.sqrt(sigma2), np.sqrt(unsure2), freedom, basis)
+
+
+def with_card(norm: Norm, **entries: Any) -> Norm:
+    """The norm with further entries of its card."""
+    return replace(norm, card={**norm.card, **entries})
+
+
+def _plain(values: FloatArray) -> Any:
+    return [float(f"{v:.{_DIGITS}g}") for v in np.ravel(values)]

@@ -1,0 +1,104 @@
+"""Where people stand among healthy ones: z with interval, and centile."""
+
+import numpy as np
+import pandas as pd
+from scipy import special, stats
+
+from qcord.core.arrays import FloatArray
+from qcord.normative.fit import CELL
+from qcord.normative.norm import Cell, Norm, Norms, predict
+from qcord.normative.shape import blurred_score
+from qcord.normative.statistics import UNKNOWN, rows, text
+from qcord.normative.terms import require
+
+COLUMNS = ("z", "z_low", "z_high", "centile", "expected", "expected_sd", "basis", "note")
+"""What is added to a table."""
+
+SIDE = 1.959963984540054
+"""Standard normal number beyond which 2.5 % lie."""
+
+REACH = 5.0
+"""Years beyond the ages of a norm from which on a value is extrapolated."""
+
+
+def score(norms: Norms | Norm, observations: pd.DataFrame) -> pd.DataFrame:
+    """Compare values with norms.
+
+    Parameters
+    ----------
+    norms : Norms or Norm
+        Norms.
+    observations : DataFrame
+        One row a value; columns metric, region, level, value, se, age, sex, site, manufacturer (and height, where a
+        norm takes it). A site that the norm knows is compared with its own people, others with those of their
+        manufacturer.
+
+    Returns
+    -------
+    DataFrame
+        The rows in their order, with ``z`` (a standard normal number for healthy people: what is not known of the
+        norm, the site and the value widens what counts as healthy), ``z_low`` and ``z_high`` (95 % interval: where z could lie
+        if these were known), ``centile`` (0 to 100), ``expected`` and ``expected_sd`` (unit of the value), ``basis``
+        (site, manufacturer or other) and ``note``. NaN, and a note, where there is no norm or no value.
+    """
+    table = observations.reset_index(drop=True)
+    single = isinstance(norms, Norm)
+    result = pd.DataFrame(
+        {name: np.full(len(table), np.nan) for name in COLUMNS[:-2]} | {"basis": "", "note": ""}, index=table.index
+    )
+    for name in () if single else CELL:
+        require(table, name)
+    groups = [((), table)] if isinstance(norms, Norm) else table.groupby(CELL, sort=False, observed=True)
+    for key, part in groups:
+        norm = norms if isinstance(norms, Norm) else norms.cells.get(Cell(*(str(v) for v in key)))
+        index = part.index
+        if norm is None:
+            result.loc[index, "note"] = "no norm"
+            continue
+        value = pd.to_numeric(part["value"], errors="coerce").to_numpy(dtype=float)
+        good = np.isfinite(value)
+        result.loc[index[~good], "note"] = "no value"
+        if good.any():
+            chosen = index[good]
+            scored = _score(norm, part[good])
+            for name in COLUMNS:
+                result.loc[chosen, name] = scored[name]
+    return pd.concat([table.drop(columns=[c for c in COLUMNS if c in table]), result], axis=1)
+
+
+def _score(norm: Norm, part: pd.DataFrame) -> "dict[str, np.ndarray[tuple[int], np.dtype[np.generic]]]":
+    h = norm.hierarchy
+    data = rows(part, norm.terms)
+    named = text(part, "site")[data.place] != UNKNOWN
+    site = np.where(named, data.site, "")
+    variance = data.variance / h.spread**2
+    p = predict(norm, data.design, data.age, site=site, manufacturer=data.manufacturer, variance=variance)
+    gap = (data.value - h.centre) / h.spread - p.mean
+    blur2 = p.unsure**2 + variance
+    z = small_sample(blurred_score(norm.shape, gap / p.people, np.sqrt(blur2) / p.people), p.freedom)
+    whole = p.people**2 + blur2
+    half = SIDE * np.sqrt(blur2 / whole + z * z / (2 * p.freedom))
+    young, old = norm.ages
+    beyond = (data.age < young - REACH) | (data.age > old + REACH)
+    note = np.where(beyond, f"age outside {young:g} to {old:g} years", "").astype(object)
+    foreign = p.basis == "other"
+    note = np.where(foreign, [f"{n}; manufacturer unknown to the norm".lstrip("; ") for n in note], note)
+    columns = {
+        "z": z,
+        "z_low": z - half,
+        "z_high": z + half,
+        "centile": 100 * special.ndtr(z),
+        "expected": h.centre + h.spread * p.mean,
+        "expected_sd": h.spread * np.sqrt(p.people**2 + p.unsure**2),
+        "basis": p.basis,
+        "note": note,
+    }
+    back = np.argsort(data.place)
+    return {name: values[back] for name, values in columns.items()}
+
+
+def small_sample(z: FloatArray, freedom: FloatArray) -> FloatArray:
+    """Standard normal number of the rank of a Student number, which small samples give."""
+    tail = stats.t.logsf(np.abs(z), freedom)
+    size = np.where(freedom > 1e5, np.abs(z), -special.ndtri_exp(np.minimum(tail, np.log(0.5))))
+    return np.asarray(np.sign(z) * size)
