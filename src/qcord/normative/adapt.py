@@ -58,7 +58,7 @@ def adapt_norm(norm: Norm, controls: pd.DataFrame, *, site: str) -> Norm:
     within = within * np.exp(norm.widening * (data.age - 50.0) / 20.0)
     value = (data.value - h.centre) / h.spread
     variance = within**2 + data.variance / h.spread**2
-    weight = 1 / variance
+    weight = data.share / variance
     if not norm.shape.normal and len(value) > 2:
         middle = np.median(value - data.design @ h.coefficients[: data.design.shape[1]])
         departures = value - data.design @ h.coefficients[: data.design.shape[1]] - middle
@@ -66,7 +66,7 @@ def adapt_norm(norm: Norm, controls: pd.DataFrame, *, site: str) -> Norm:
     one = Sites(
         (site,),
         (maker,),
-        np.array([float(len(value))]),
+        np.array([data.share.sum()]),
         np.array([weight.sum()]),
         (weight @ data.design)[None],
         np.array([weight @ value]),

@@ -24,6 +24,7 @@ _MANY = 20_000
 """Rows from which on those of a site with nearly the same standard error are summed."""
 
 _ROUNDS = 3
+_FAR, _GRIP, _FEWEST_FOR_SCALE = 6.0, 3.0, 20
 _WIDENING_GAIN = 6.0
 _FEWEST_FOR_WIDENING = 100
 
@@ -91,6 +92,11 @@ def fit_norm(observations: pd.DataFrame, terms: Terms = Terms(), *, cell: Cell |
     if len(data.value) < FEWEST:
         raise ImplausibleValue(f"{len(data.value)} person is too few for a norm; expected at least {FEWEST}.")
     name = cell or Cell(*(str(observations[c].iloc[0]) if c in observations else "" for c in CELL))
+    if np.ptp(data.value) <= 1e-9 * np.abs(data.value).max():
+        raise ImplausibleValue(
+            f"All {len(data.value)} values of {name.metric} in {name.region} at {name.level} are {data.value[0]:g}; "
+            "a norm is made of values that differ."
+        )
     units = observations["unit"].dropna().unique() if "unit" in observations else ["1"]
     if len(units) != 1:
         raise ImplausibleValue(f"{name.metric} comes in {len(units)} units ({', '.join(map(str, units))}); convert it.")
@@ -143,6 +149,14 @@ def _estimates(data: Rows, terms: Terms) -> tuple[Hierarchy, Shape, float]:
     )
     hierarchy = estimate(groups)
     departures = _departures(data, hierarchy, terms, 0.0)
+    far = np.abs(departures).max() > _FAR * _middle(departures)
+    if far and len(departures) >= _FEWEST_FOR_SCALE:
+        for _ in range(_ROUNDS):
+            # far values first lose their grip on the estimates; the shape then says what they are worth
+            relative = departures / _middle(departures)
+            hierarchy = estimate(single(data, terms), 1 + relative**2 / _GRIP, hierarchy.variances)
+            departures = _departures(data, hierarchy, terms, 0.0)
+        departures = departures / _middle(departures)
     widening = _widening(departures, data.age)
     shape = fit_shape(departures / _growth(widening, data.age))
     if widening == 0.0 and shape.normal:
@@ -158,12 +172,17 @@ def _estimates(data: Rows, terms: Terms) -> tuple[Hierarchy, Shape, float]:
 
 
 def _departures(data: Rows, hierarchy: Hierarchy, terms: Terms, widening: float) -> FloatArray:
-    """Values less what is expected at their site, in units of the spread of people; errors of measurement shrink them."""
+    """Values less what is expected at their site, over the spread of people and errors of measurement."""
     norm = Norm(Cell("", "", ""), "", terms, hierarchy, widening=widening)
     variance = data.variance / hierarchy.spread**2
     expected = predict(norm, data.design, data.age, site=data.site, manufacturer=data.manufacturer, variance=variance)
     gap = (data.value - hierarchy.centre) / hierarchy.spread - expected.mean
     return np.asarray(gap / np.sqrt(expected.people**2 + variance))
+
+
+def _middle(departures: FloatArray) -> float:
+    """Spread of most departures: the median of their sizes, as that of normal ones."""
+    return max(float(np.median(np.abs(departures))) / 0.6745, 1e-9)
 
 
 def _growth(widening: float, age: FloatArray) -> FloatArray:

@@ -36,10 +36,10 @@ def score(norms: Norms | Norm, observations: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        The rows in their order, with ``z`` (a standard normal number for healthy people: what is not known of the
-        norm, the site and the value widens what counts as healthy), ``z_low`` and ``z_high`` (95 % interval: where z could lie
-        if these were known), ``centile`` (0 to 100), ``expected`` and ``expected_sd`` (unit of the value), ``basis``
-        (site, manufacturer or other) and ``note``. NaN, and a note, where there is no norm or no value.
+        The rows in their order, with ``z`` (a standard normal number for healthy people: what is not known of the norm,
+        the site and the value widens what counts as healthy), ``z_low`` and ``z_high`` (95 % interval: where z could
+        lie if these were known), ``centile`` (0 to 100), ``expected`` and ``expected_sd`` (unit of the value),
+        ``basis`` (site, manufacturer or other) and ``note``. NaN, and a note, where there is no norm or no value.
     """
     table = observations.reset_index(drop=True)
     single = isinstance(norms, Norm)

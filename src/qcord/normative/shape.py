@@ -94,7 +94,7 @@ def _of(p: FloatArray) -> Shape:
 def weights(shape: Shape, departures: FloatArray) -> FloatArray:
     """What each departure counts in a least-squares fit that stands for the likelihood of a heavy-tailed shape.
 
-    The slope of the log density over that of the normal one, between .05 and 1.
+    The slope of the log density over that of the normal one, at most 1.
     """
     if shape.tail >= 1:
         return np.ones_like(departures)
@@ -104,7 +104,7 @@ def weights(shape: Shape, departures: FloatArray) -> FloatArray:
     slope = (shape.log_density(far + h) - shape.log_density(far - h)) / (2 * h)
     centre = (shape.log_density(np.array([shape.middle + 1e-2])) - shape.log_density(np.array([shape.middle])))[0]
     bend = max(-2 * centre / 1e-4, 1e-6)
-    return np.asarray(np.clip(np.asarray(-slope / (far - shape.middle)) / bend, 0.05, 1.0))
+    return np.asarray(np.clip(np.asarray(-slope / (far - shape.middle)) / bend, 1e-4, 1.0))
 
 
 _NODES, _PARTS = special.roots_hermitenorm(21)

@@ -71,6 +71,8 @@ class Rows:
         Where it was measured.
     place : (n,) array of int
         Row of the table.
+    share : (n,) array
+        What each row counts: the rows of a person at a site count one together.
     """
 
     design: FloatArray
@@ -80,6 +82,7 @@ class Rows:
     site: "np.ndarray[tuple[int], np.dtype[np.object_]]"
     manufacturer: "np.ndarray[tuple[int], np.dtype[np.object_]]"
     place: IntArray
+    share: FloatArray
 
     def choose(self, index: IntArray) -> "Rows":
         """Some of the rows."""
@@ -91,6 +94,7 @@ class Rows:
             self.site[index],
             self.manufacturer[index],
             self.place[index],
+            self.share[index],
         )
 
 
@@ -129,7 +133,11 @@ def rows(observations: pd.DataFrame, terms: Terms) -> Rows:
         error = np.nan_to_num(np.asarray(pd.to_numeric(observations["se"], errors="coerce"), dtype=float))
     age = covariate(observations, "age", 0.0, 120.0, "years")
     order = np.argsort(site, kind="stable")
-    data = Rows(terms.of(observations), values, error**2, age, site, manufacturer, np.arange(len(values)))
+    share = np.ones(len(values))
+    if "participant_id" in observations:
+        people = pd.DataFrame({"site": site, "person": observations["participant_id"].to_numpy()})
+        share = 1 / people.groupby(["site", "person"], dropna=False)["site"].transform("size").to_numpy(dtype=float)
+    data = Rows(terms.of(observations), values, error**2, age, site, manufacturer, np.arange(len(values)), share)
     return data.choose(order)
 
 
@@ -166,8 +174,8 @@ def grouped(data: Rows, terms: Terms) -> Statistics:
     def total(values: FloatArray) -> FloatArray:
         return np.asarray(np.add.reduceat(values, starts, axis=0))
 
-    x, y = data.design, data.value
-    count = np.diff(np.append(starts, len(y))).astype(float)
+    x, y, share = data.design, data.value, data.share
+    count = total(share)
     ends = np.append(starts, len(y))
     ages = [(data.age[a:b].min(), data.age[a:b].max()) for a, b in pairwise(ends)]
     young, old = np.array(ages).T / _AGE_STEP
@@ -176,26 +184,27 @@ def grouped(data: Rows, terms: Terms) -> Statistics:
         tuple(str(s) for s in data.site[starts]),
         tuple(str(m) for m in data.manufacturer[starts]),
         count,
-        total(data.variance) / count,
-        np.stack([total(x * x[:, j : j + 1]) for j in range(x.shape[1])], axis=1),
-        total(x * y[:, None]),
-        total(y * y),
+        total(share * data.variance) / count,
+        np.stack([total(x * (share * x[:, j])[:, None]) for j in range(x.shape[1])], axis=1),
+        total(x * (share * y)[:, None]),
+        total(share * y * y),
         np.stack([np.floor(young), np.ceil(old)], axis=1) * _AGE_STEP,
     )
 
 
 def single(data: Rows, terms: Terms) -> Statistics:
     """Each row as a group of its own, as measurement errors or weights that differ between people need."""
-    x, y = data.design, data.value
+    x, y, share = data.design, data.value, data.share
+    weighted = x * share[:, None]
     return Statistics(
         terms,
         tuple(str(s) for s in data.site),
         tuple(str(m) for m in data.manufacturer),
-        np.ones(len(y)),
+        share,
         data.variance,
-        x[:, :, None] * x[:, None, :],
-        x * y[:, None],
-        y * y,
+        weighted[:, :, None] * x[:, None, :],
+        weighted * y[:, None],
+        share * y * y,
         np.stack([data.age, data.age], axis=1),
     )
 

@@ -1,0 +1,183 @@
+"""How well norms are calibrated for sites and cohorts that they have not seen.
+
+Run ``python benchmarks/norm_calibration.py`` or with some of sites, compression, lifespan. Each site of the multi-site
+table is left out in turn; its healthy people are scored (a) with the norm of its manufacturer and (b) after adapting
+with 3 of them, judged on the others (each person judged once for every three that can be drawn before them, in order).
+Values that are no measurement (T1 beyond 3 s, MTsat below 0, MTR below 20 %), and magnetisation transfer of sites whose
+repetition time is not that of the others of their manufacturer (by their sidecars), are left out first, as
+``qcord norm add`` does. Compared with: the mean and standard deviation of all, and of the manufacturer.
+"""
+
+import json
+import re
+import sys
+import tarfile
+
+import norm_tables
+import numpy as np
+import pandas as pd
+from norm_tables import CELL, DATA
+
+from qcord.normative.adapt import adapt_norm
+from qcord.normative.fit import fit_norm
+from qcord.normative.norm import Norm
+from qcord.normative.protocols import deviating
+from qcord.normative.score import score
+
+POSSIBLE = {"T1": (0.3, 3.0), "MTsat": (0.0, 15.0), "MTR": (20.0, 80.0)}
+TRANSFER = ("MTR", "MTsat", "T1")
+METRICS = ("FA", "MD", "RD", "MTR", "MTsat", "T1", "area T1w", "area T2w", "area T2star")
+
+
+def screened(table: pd.DataFrame) -> pd.DataFrame:
+    """The table without values that are no measurement, and without protocols of another kind; prints what went."""
+    low = table["metric"].map({k: v[0] for k, v in POSSIBLE.items()}).fillna(-np.inf)
+    high = table["metric"].map({k: v[1] for k, v in POSSIBLE.items()}).fillna(np.inf)
+    possible = table["value"].between(low, high)
+    other = deviating(repetition_times(), ["RepetitionTime"])
+    strange = table["metric"].isin(TRANSFER) & table["site"].isin(other)
+    print(f"left out: {int((~possible).sum())} values that are no measurement; {other}: {int(strange.sum())} values")
+    return table[possible & ~strange]
+
+
+def repetition_times() -> pd.DataFrame:
+    """Of the scans with the transfer pulse, one row a subject."""
+    rows = []
+    with tarfile.open(DATA / "sidecars_multi_site.tar.gz") as archive:
+        for member in archive:
+            name = re.search(r"sub-([A-Za-z]\w*?)(\d+)_[^/]*mt-on_MTS\.json$", member.name)
+            if name is None:
+                continue
+            content = archive.extractfile(member)
+            settings = json.load(content) if content else {}
+            rows.append((name[1], settings.get("Manufacturer", ""), settings.get("RepetitionTime", np.nan)))
+    return pd.DataFrame(rows, columns=["site", "manufacturer", "RepetitionTime"])
+
+
+def left_out(part: pd.DataFrame, by: str = "site", fit_by: str = "site") -> pd.DataFrame:
+    """Scores of each group by the norm of the others; kinds a and b."""
+    found = []
+    for name, group in part.groupby(by):
+        norm = fit_norm(part[part[by] != name])
+        theirs = part[(part["manufacturer"] == group["manufacturer"].iloc[0]) & (part[by] != name)]["value"]
+        others = part[part[by] != name]["value"]
+        found.append(judged(norm, group, "a", (others, theirs)))
+        for site, people in group.groupby(fit_by):
+            ids = people["participant_id"].drop_duplicates().to_numpy()
+            for k in range(0, min(len(ids) - 3, 60), 3):
+                controls = people["participant_id"].isin(ids[k : k + 3])
+                adapted = adapt_norm(norm, people[controls], site=str(site))
+                rest = people[~controls]
+                found.append(
+                    judged(adapted, rest, "b", (others, theirs)).assign(weight=1 / max(1, (len(ids) - 1) // 3))
+                )
+    return pd.concat(found).fillna({"weight": 1.0})
+
+
+def judged(norm: Norm, people: pd.DataFrame, kind: str, rivals: tuple[pd.Series, pd.Series]) -> pd.DataFrame:
+    """Scores with the negative log density of each value, and that of normal rivals."""
+    scored = score(norm, people)
+    h = 1e-4 * norm.hierarchy.spread
+    up, down = (score(norm, people.assign(value=people["value"] + s))["z"] for s in (h, -h))
+    slope = np.maximum((up.to_numpy() - down.to_numpy()) / (2 * h), 1e-300)
+    z = scored["z"].to_numpy()
+    scored["log score"] = z * z / 2 + np.log(2 * np.pi) / 2 - np.log(slope)
+    for name, values in zip(("pooled", "manufacturer"), rivals, strict=True):
+        chosen = values if len(values) > 2 else rivals[0]
+        spread = chosen.std()
+        r = (people["value"].to_numpy() - chosen.mean()) / spread
+        scored[name] = r * r / 2 + np.log(2 * np.pi) / 2 + np.log(spread)
+    return scored.assign(kind=kind)
+
+
+def summary(scored: pd.DataFrame) -> "pd.Series[float]":
+    w = scored["weight"].to_numpy()
+    w = w / w.sum()
+    z = scored["z"].to_numpy()
+    mean = w @ z
+    return pd.Series(
+        {
+            "people": scored["participant_id"].nunique(),
+            "mean": mean,
+            "SD": np.sqrt(w @ (z - mean) ** 2),
+            "below 2.5 %": 100 * (w @ (z < -1.96)),
+            "above 97.5 %": 100 * (w @ (z > 1.96)),
+            "width": w @ (scored["z_high"] - scored["z_low"]).to_numpy(),
+            "log score": w @ scored["log score"].to_numpy(),
+            "pooled - it": w @ (scored["pooled"] - scored["log score"]).to_numpy(),
+            "manufacturer - it": w @ (scored["manufacturer"] - scored["log score"]).to_numpy(),
+        }
+    )
+
+
+def sites() -> None:
+    table = screened(norm_tables.spine_generic().observations)
+    table = table[(table["pathology"] == "HC") & table["metric"].isin(METRICS)]
+    scored = {key: left_out(part) for key, part in table.groupby(CELL)}
+    every = pd.concat(scored, names=CELL)
+    cells = pd.DataFrame({(*key, kind): summary(g) for key, part in scored.items() for kind, g in part.groupby("kind")})
+    print(cells.T.drop(columns="log score").round(2).to_string())
+    print("\nby metric, all regions")
+    pooled = {(m, k): summary(g) for (m, k), g in every.reset_index("metric", drop=True).groupby(["metric", "kind"])}
+    print(pd.DataFrame(pooled).T.drop(columns="log score").round(2).to_string())
+    print("\nall")
+    print(
+        pd.DataFrame({k: summary(g) for k, g in every.groupby("kind")}).T.drop(columns="log score").round(3).to_string()
+    )
+
+
+def compression() -> None:
+    """People with mild compression and healthy ones of the same sites, each scored without their site."""
+    table = screened(norm_tables.spine_generic().observations)
+    rows = []
+    for key, part in table[table["metric"].isin(METRICS)].groupby(CELL):
+        scored = []
+        for name, group in part.groupby("site"):
+            healthy = part[part["pathology"] == "HC"]
+            norm = fit_norm(healthy[healthy["site"] != name])
+            own = group[group["pathology"] == "HC"]
+            for k in range(len(group)):
+                one = group.iloc[[k]]
+                controls = own[own["participant_id"] != one["participant_id"].iloc[0]]
+                adapted = adapt_norm(norm, controls, site=str(name)) if len(controls) else norm
+                scored.append(score(adapted, one))
+        all_ = pd.concat(scored)
+        ill, well = (all_["z"][all_["pathology"] == p].to_numpy() for p in ("MildCompression", "HC"))
+        area = ((ill[:, None] > well).mean() + 0.5 * (ill[:, None] == well).mean()).item()
+        error = np.sqrt(area * (1 - area) / min(len(ill), len(well)))
+        rows.append((*key, len(ill), len(well), area, error, ill.mean() - well.mean()))
+    frame = pd.DataFrame(rows, columns=[*CELL, "compressed", "healthy", "AUC", "about +-", "difference of z"])
+    print(frame.round(3).to_string(index=False))
+    print(f"AUC {frame['AUC'].min():.3f} to {frame['AUC'].max():.3f}, mean {frame['AUC'].mean():.3f}")
+
+
+def lifespan() -> None:
+    """Cord area at C2 and C3 of five cohorts; the contrast takes the place of the manufacturer."""
+    table = norm_tables.lifespan().observations
+    table = table[table["metric"].isin(["area T1w", "area T2w"]) & table["level"].isin(["C2", "C3"])]
+    table = table[(table["pathology"] == "HC") & (table["age"] >= 18)]
+    table = table.assign(manufacturer=table["metric"].str[5:], metric="area", level="C2:C3")
+    names = table["site"].str.split().str[0]
+    table["cohort"] = np.where(table["manufacturer"] == "T2w", "spine-generic", names)
+    keys = ["participant_id", "session_id", "site", "cohort", "manufacturer", *CELL, "unit", "pathology", "age", "sex"]
+    table = table.groupby(keys, dropna=False, as_index=False)["value"].mean()
+    norm = fit_norm(table)
+    h = norm.hierarchy
+    error = np.sqrt(np.diag(h.covariance)) * h.spread
+    effects = h.coefficients * h.spread
+    at = {name: k for k, name in enumerate(norm.terms.names)}
+    print(f"{norm.card}")
+    print(f"male - female {effects[at['male']]:.2f} +- {error[at['male']]:.2f} mm2 (published 2.80 to 4.7)")
+    slope, doubt = effects[at["age"]] / 20, error[at["age"]] / 20
+    print(f"age {slope:.4f} +- {doubt:.4f} mm2/year (published -.144 to -.057)")
+    scored = left_out(table, "cohort")
+    print(pd.DataFrame({k: summary(g) for k, g in scored.groupby("kind")}).T.round(3).to_string())
+    print(pd.DataFrame({k: summary(g) for k, g in scored.groupby(["cohort", "kind"])}).T.round(2).to_string())
+
+
+if __name__ == "__main__":
+    pd.set_option("display.width", 220, "display.max_rows", 500)
+    jobs = {"sites": sites, "compression": compression, "lifespan": lifespan}
+    for job in sys.argv[1:] or jobs:
+        print(f"\n{job}")
+        jobs[job]()
