@@ -2,7 +2,7 @@
 
 Run ``python benchmarks/norm_calibration.py`` or with some of sites, compression, lifespan. Each site of the multi-site
 table is left out in turn; its healthy people are scored (a) with the norm of its manufacturer and (b) after adapting
-with 3 of them, judged on the others (each person judged once for every three that can be drawn before them, in order).
+with 3 of them, judged on the others (threes of neighbours in the list).
 Values that are no measurement (T1 beyond 3 s, MTsat below 0, MTR below 20 %), and magnetisation transfer of sites whose
 repetition time is not that of the others of their manufacturer (by their sidecars), are left out first, as
 ``qcord norm add`` does. Compared with: the mean and standard deviation of all, and of the manufacturer.
@@ -13,11 +13,11 @@ import re
 import sys
 import tarfile
 
-import norm_tables
 import numpy as np
 import pandas as pd
-from norm_tables import CELL, DATA
 
+import norm_tables
+from norm_tables import CELL, DATA
 from qcord.normative.adapt import adapt_norm
 from qcord.normative.fit import fit_norm
 from qcord.normative.norm import Norm
@@ -64,13 +64,12 @@ def left_out(part: pd.DataFrame, by: str = "site", fit_by: str = "site") -> pd.D
         found.append(judged(norm, group, "a", (others, theirs)))
         for site, people in group.groupby(fit_by):
             ids = people["participant_id"].drop_duplicates().to_numpy()
-            for k in range(0, min(len(ids) - 3, 60), 3):
-                controls = people["participant_id"].isin(ids[k : k + 3])
+            starts = range(0, len(ids), max(1, len(ids) // 20)) if len(ids) > 3 else ()
+            for k in starts:
+                controls = people["participant_id"].isin(np.roll(ids, -k)[:3])
                 adapted = adapt_norm(norm, people[controls], site=str(site))
                 rest = people[~controls]
-                found.append(
-                    judged(adapted, rest, "b", (others, theirs)).assign(weight=1 / max(1, (len(ids) - 1) // 3))
-                )
+                found.append(judged(adapted, rest, "b", (others, theirs)).assign(weight=1 / len(starts)))
     return pd.concat(found).fillna({"weight": 1.0})
 
 

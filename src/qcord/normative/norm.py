@@ -63,7 +63,7 @@ class Norm:
     @property
     def count(self) -> int:
         """People it was made from."""
-        return round(float(self.hierarchy.sites.count.sum()))
+        return int(self.card.get("people", round(float(self.hierarchy.sites.count.sum()))))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers and text."""
@@ -260,16 +260,19 @@ def predict(
     known, foreign = at >= 0, maker < 0
     # what is not known of a manufacturer counts as part of the shift of the site
     prior = tau2 + np.where(foreign, makers**2, 0.0)
-    weight = np.where(known, h.sites.weight[at], 0.0)
+    # the last row stands for sites that are not known
+    nothing = np.zeros((1, p))
+    weight = np.append(h.sites.weight, 0.0)[at]
+    columns, value = np.concatenate([h.sites.columns, nothing])[at], np.append(h.sites.value, 0.0)[at]
     rest = 1 / (weight + 1 / prior)
     row = np.zeros((n, p + m))
     row[:, :p] = design
     row[np.flatnonzero(~foreign), p + maker[~foreign]] = 1.0
     seen = np.zeros((n, p + m))
-    seen[:, :p] = np.where(known[:, None], h.sites.columns[at], 0.0)
+    seen[:, :p] = columns
     seen[np.flatnonzero(~foreign), p + maker[~foreign]] = weight[~foreign]
     shrunk = row - rest[:, None] * seen
-    mean = shrunk @ h.coefficients + rest * np.where(known, h.sites.value[at], 0.0)
+    mean = shrunk @ h.coefficients + rest * value
     moved = shrunk @ h.coefficients_slope.T
     unsure2 = np.einsum("ni,ij,nj->n", shrunk, h.covariance, shrunk) + rest
     unsure2 += np.einsum("ni,ij,nj->n", moved, h.variances_covariance, moved)
