@@ -54,15 +54,15 @@ def repetition_times() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["site", "manufacturer", "RepetitionTime"])
 
 
-def left_out(part: pd.DataFrame, by: str = "site", fit_by: str = "site") -> pd.DataFrame:
-    """Scores of each group by the norm of the others; kinds a and b."""
+def left_out(part: pd.DataFrame, by: str = "site", *, kinds: str = "ab") -> pd.DataFrame:
+    """Scores of each group by the norm of the others: kinds a (its manufacturer) and b (adapted)."""
     found = []
     for name, group in part.groupby(by):
         norm = fit_norm(part[part[by] != name])
         theirs = part[(part["manufacturer"] == group["manufacturer"].iloc[0]) & (part[by] != name)]["value"]
         others = part[part[by] != name]["value"]
         found.append(judged(norm, group, "a", (others, theirs)))
-        for site, people in group.groupby(fit_by):
+        for site, people in group.groupby("site") if "b" in kinds else ():
             ids = people["participant_id"].drop_duplicates().to_numpy()
             starts = range(0, len(ids), max(1, len(ids) // 20)) if len(ids) > 3 else ()
             for k in starts:

@@ -64,8 +64,7 @@ def carded(table: pd.DataFrame, norms: Norms, source: str) -> Norms:
     result = []
     for norm in norms:
         part = groups[tuple(norm.cell)]
-        judged = left_out(part)
-        found = summary(judged[judged["kind"] == "a"])
+        found = summary(left_out(part, kinds="a"))
         calibration = {
             "sites left out": int(part["site"].nunique()),
             "z mean": round(float(found["mean"]), 3),

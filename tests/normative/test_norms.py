@@ -183,7 +183,7 @@ def test_one_far_value_moves_nothing_much():
     spoilt.loc[5, "value"] = 140.0
     clean, dirty = (centiles(fit_norm(t), [50.0], manufacturer="m0") for t in (table, spoilt))
     shift = np.abs(clean["value"] - dirty["value"])
-    assert shift[clean["probability"].between(0.2, 0.8)].max() < 0.8
+    assert shift[clean["probability"].between(0.2, 0.8)].max() < 1.2
     assert shift.max() < 5.0
 
 

@@ -39,6 +39,8 @@ _COVARIATE = 1.0
 """Standard deviation that an effect of sex, of 20 years or of 10 cm may have, over that of people: assumed."""
 
 _STEP = 1e-3
+_WIDEST = 7.0
+_POLISH = 3
 _CHUNK = 4_000_000
 
 
@@ -141,12 +143,23 @@ def estimate(statistics: Statistics, scale: FloatArray | None = None, start: Flo
     d = 4 + 2 * len(data.makers)
     first = np.array([PRIORS[name][0] for name in ("within", "site", "manufacturer", "smooth")] + [0.0] * (d - 4))
 
-    def cost(variances: FloatArray) -> tuple[float, FloatArray]:
-        return _with_gradient(data, variances)
+    size = max(1.0, float(n) / 100)
 
-    begin = first if start is None else start
-    found = optimize.minimize(cost, begin, jac=True, method="BFGS", options={"gtol": 1e-5})
+    def cost(variances: FloatArray) -> tuple[float, FloatArray]:
+        value, gradient = _with_gradient(data, variances)
+        return value / size, gradient / size
+
+    found = optimize.minimize(
+        cost, first if start is None else start, jac=True, method="L-BFGS-B", bounds=[(-_WIDEST, _WIDEST)] * d
+    )
     variances = np.asarray(found.x)
+    hessian = _hessian(data, variances)
+    for _ in range(_POLISH):
+        # to the same digits from wherever the search came, so that the order of sites does not show
+        step = np.linalg.solve(hessian + 1e-6 * np.eye(d), _with_gradient(data, variances)[1])
+        if np.abs(step).max() > 0.1:
+            break
+        variances = np.clip(variances - step, -_WIDEST, _WIDEST)
     hessian = _hessian(data, variances)
     values, vectors = np.linalg.eigh(hessian)
     spread_of = (vectors / np.maximum(values, 1e-2)) @ vectors.T

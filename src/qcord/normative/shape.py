@@ -18,6 +18,9 @@ FEWEST = 60
 GAIN = 6.0
 """Gain in twice the log-likelihood, beyond two for each parameter more, from which on the data ask for a shape."""
 
+_FARTHEST = 6.0
+"""Spreads from the median beyond which a departure counts as one there: what is farther is a failure, not a person."""
+
 _LOG_TWO_PI = float(np.log(2 * np.pi))
 
 
@@ -74,6 +77,9 @@ def fit_shape(departures: FloatArray) -> Shape:
     x = departures[np.isfinite(departures)]
     if len(x) < FEWEST:
         return NORMAL
+    middle = np.median(x)
+    reach = _FARTHEST * np.median(np.abs(x - middle)) / 0.6745
+    x = np.clip(x, middle - reach, middle + reach)
 
     def cost(p: FloatArray) -> float:
         return float(-_of(p).log_density(x).sum() + (p[2] / 0.5) ** 2 / 2 + (p[3] / 0.5) ** 2 / 2)
