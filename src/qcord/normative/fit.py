@@ -20,7 +20,7 @@ CELL = ["metric", "region", "level"]
 FEWEST = 2
 """People without whom there is no spread."""
 
-_MANY = 20_000
+_MANY = 2_000
 """Rows from which on those of a site with nearly the same standard error are summed."""
 
 _ROUNDS = 3
