@@ -215,7 +215,7 @@ def _components(data: Repeated, left: Residuals, method: Method, confidence: flo
             raise ImplausibleValue(
                 "Half of the sessions of a person equal each other; give values that are not rounded, or use 'anova'."
             )
-        sampling = sampling_of_median_difference(tuple(data.count[data.count > 1].tolist()))
+        sampling = sampling_of_median_difference(tuple(sorted(data.count[data.count > 1].tolist())))
         high, low = (raw / float(q) for q in np.quantile(sampling, (0.5 - confidence / 2, 0.5 + confidence / 2)))
         return _Components(
             raw / float(np.mean(sampling)), low, high, equivalent_df(sampling), *people, effect=left.effect
