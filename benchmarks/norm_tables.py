@@ -170,6 +170,19 @@ def retest() -> Loaded:
     return _loaded("retest", pd.concat(parts, ignore_index=True))
 
 
+def retest_scatter() -> pd.DataFrame:
+    """Standard deviation over the voxels of the region, over their mean, of each session of `retest`.
+
+    It is high where a scan or its registration failed, whatever the mean says.
+    """
+    parts = []
+    for metric in ("FA", "MD", "RD", "MTR", "MTsat", "T1"):
+        table = _read(f"retest_DWI_{metric}.csv" if metric in {"FA", "MD", "RD"} else f"retest_{metric}.csv")
+        part = pd.DataFrame(_names(table), columns=["participant_id", "session_id"])
+        parts.append(part.assign(metric=metric, scatter=table["STD()"] / table["WA()"].abs()))
+    return pd.concat(parts, ignore_index=True)
+
+
 def _read(name: str) -> pd.DataFrame:
     path = DATA / "tables" / name
     if not path.exists():

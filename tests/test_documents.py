@@ -7,7 +7,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = ("README.md", "CONTRIBUTING.md", "CONVENTIONS.md", "CHANGELOG.md", "docs/cord-network.md", "docs/phantom.md")
+PAGES = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "CONVENTIONS.md",
+    "CHANGELOG.md",
+    "docs/cord-network.md",
+    "docs/phantom.md",
+    "docs/reliable-change.md",
+)
 
 
 @pytest.mark.parametrize("name", sorted(p.name for p in (ROOT / "examples").glob("*.py")))

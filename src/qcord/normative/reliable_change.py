@@ -12,12 +12,14 @@ from qcord.core.errors import ImplausibleValue, NotIdentifiable, UnknownName
 from qcord.normative.retest import WithinPerson
 from qcord.normative.variance_components import chi_square_interval
 
-UNSTEADY = 0.05
+UNSTEADY = 0.01
 """Chance of so much scatter about a line below which a person is taken to be less steady than others."""
 ROUNDING = 1e-9
 """Relative difference of standard deviations that is none."""
 IMPOSSIBLE = 1e-12
 """Chance below which an estimate so far below its own noise is that noise."""
+FAR = 1e100
+"""Ratio that stands for any larger one."""
 
 _X, _W = np.polynomial.legendre.leggauss(160)
 NODES = ((_X + 1) / 2) ** 4
@@ -239,7 +241,7 @@ def reliable_trend(
         return np.asarray(_session_variance(sd, within.noise_sd, errors) @ by**2 + expected_se**2)
 
     limit, chance = _limit(judge, slope_variance, confidence)
-    per_year = f"{unit} a year".strip()
+    per_year = f"{_unit(unit)} a year".strip()
     change = f"{name} changed by {slope:+.3g} {per_year} over {np.ptp(t):.3g} years ({len(t)} sessions{note})"
     return _judged(_Found(slope, expected, limit, chance, confidence), change, per_year)
 
@@ -321,7 +323,7 @@ def _possible(within: WithinPerson) -> FloatArray:
     Those below the noise that they contain are not, however the estimate turned out.
     """
     noise = within.noise_sd if np.isfinite(within.noise_sd) else 0.0
-    share = float(stats.chi2.cdf(within.df * (within.sd / noise) ** 2, within.df)) if noise else 1.0
+    share = float(stats.chi2.cdf(within.df * min(within.sd / noise, FAR) ** 2, within.df)) if noise else 1.0
     if share < IMPOSSIBLE:
         return np.full(len(NODES), max(noise, within.sd))
     return np.asarray(within.sd * np.sqrt(within.df / stats.chi2.ppf(share * NODES, within.df)))

@@ -114,8 +114,8 @@ def between_people(data: Repeated, within: float, df: int, confidence: float) ->
     typical = (n - count @ count / n) / (k - 1)
     f = ratio(0.0)
     between = within * max(0.0, f - 1) / typical
-    icc = (f - 1) / (f - 1 + typical)
-    return float(np.sqrt(between)), float(icc), where(0.5 + confidence / 2), where(0.5 - confidence / 2)
+    icc = float(np.maximum((f - 1) / (f - 1 + typical), ends[0]))
+    return float(np.sqrt(between)), icc, where(0.5 + confidence / 2), where(0.5 - confidence / 2)
 
 
 def restricted_likelihood(data: Repeated) -> tuple[float, float, FloatArray]:

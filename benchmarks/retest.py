@@ -1,0 +1,140 @@
+"""Variation within people from repeated sessions, beside the published one, and the limits that follow.
+
+Run ``python benchmarks/retest.py [table] [sessions] [cohort] [simulation]``; the tables are looked for in
+QCORD_TEST_DATA. ``table`` compares the 11 sessions of three people with the published study of six; ``sessions`` names
+those that carry the variation; ``cohort`` is the area of 463 people over several waves; ``simulation`` says how often
+the chances of so few sessions alone lead to a ratio within 20 %.
+"""
+
+import sys
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+import norm_tables
+from qcord.core.errors import UnknownName
+from qcord.normative.reliable_change import minimal_detectable_change
+from qcord.normative.repeatability import within_person
+from qcord.normative.retest import deviations, repeatabilities, repeatability
+
+FREE_WATER = 3.1e-3  # mm2/s, at 37 degrees
+COHORT_SD, COHORT_SLOPE = 1.70, -0.20  # mm2, mm2/year: VALUES.md section 2, longitudinal T1w area at C2-C3, DLBS
+
+
+def main() -> None:
+    wanted = sys.argv[1:] or ["table", "sessions", "cohort", "simulation"]
+    for name, job in (("table", table), ("sessions", sessions), ("cohort", cohort), ("simulation", simulation)):
+        if name in wanted:
+            print(f"\n{name}")
+            job()
+
+
+def table() -> None:
+    """Measured against published; the limits are in percent of the mean."""
+    observations = norm_tables.retest().observations
+    robust = repeatabilities(observations, method="robust").set_index(["metric", "region"])
+    print(
+        "metric        region        n people   wCV [95 %]        mean COV robust   MDC [95 %] used        ICC [95 %]"
+    )
+    print("              published wCV, MDC; ratio of the limits (wCV, mean COV); inside the interval")
+    met = []
+    for row in repeatabilities(observations).itertuples():
+        found = repeatability(observations[(observations.metric == row.metric) & (observations.region == row.region)])
+        limit = minimal_detectable_change(found.within_person)
+        percent = 100 / found.mean
+        print(
+            f"{row.metric:13s} {row.region:13s} {found.n_values:2d} {found.n_people}     "
+            f"{100 * found.cov:5.2f} [{100 * found.cov_low:5.2f} {100 * found.cov_high:5.2f}] "
+            f"{100 * found.cov_mean:5.2f}    {100 * robust['cov'][row.metric, row.region]:5.2f}   "
+            f"[{percent * limit.low:5.1f} {percent * limit.high:5.1f}] {percent * limit.value:5.1f}   "
+            f"{found.icc:5.2f} [{found.icc_low:5.2f} {found.icc_high:5.2f}]"
+        )
+        try:
+            known = within_person(row.metric, row.region)
+        except UnknownName:
+            continue
+        ratios = np.array([found.cov, found.cov_mean]) / known.cov
+        met.append(bool(abs(ratios[0] - 1) < 0.2))
+        inside = found.cov_low <= known.cov <= found.cov_high
+        print(
+            f"              {100 * known.cov:5.2f}, {100 * known.cov * stats.norm.ppf(0.975) * np.sqrt(2):5.1f};   "
+            f"{ratios[0]:.2f}, {ratios[1]:.2f};   {'inside' if inside else 'OUTSIDE'}; within 20 %: {met[-1]}"
+        )
+    print(f"within 20 %: {sum(met)} of {len(met)}")
+
+
+def sessions() -> None:
+    """Which sessions carry the variation, and what is left without those that cannot be right."""
+    observations = norm_tables.retest().observations
+    for metric, part in observations.groupby("metric"):
+        far = deviations(part).sort_values("share", ascending=False).head(3)
+        print(
+            metric,
+            *(f"{r.participant_id} {r.session_id} {r.share:.0%} of squares, z {r.z:.1f};" for r in far.itertuples()),
+        )
+    axial = observations[observations.metric == "AD"]
+    wrong = axial[axial.value > FREE_WATER]
+    for row in wrong.itertuples():
+        print(f"AD {1e3 * row.value:.2f} 10^-3 mm2/s in {row.participant_id} {row.session_id}: above free water")
+    scatter = norm_tables.retest_scatter()
+    usual = scatter.groupby("metric").scatter.transform("median")
+    torn = scatter[scatter.scatter > 2 * usual]
+    for row in torn.itertuples():
+        print(
+            f"{row.metric} of {row.participant_id} {row.session_id}: spread over voxels {100 * row.scatter:.0f} % "
+            f"of the mean, usual {100 * usual[row.Index]:.0f} %"
+        )
+    torn = torn.assign(metric=torn.metric.replace({"MD": "diffusion", "FA": "diffusion", "RD": "diffusion"}))
+    bad = set(zip(torn.participant_id, torn.session_id, torn.metric, strict=True))
+    family = observations.metric.where(~observations.metric.isin(["FA", "MD", "RD", "AD"]), "diffusion")
+    names = zip(observations.participant_id, observations.session_id, family, strict=True)
+    left = observations[[name not in bad for name in names]]
+    print("without these:")
+    for row in repeatabilities(left).itertuples():
+        try:
+            known = 100 * within_person(row.metric, row.region).cov
+        except UnknownName:
+            known = np.nan
+        print(
+            f"  {row.metric} {row.n_values} sessions, {100 * row.cov:.1f} % [{100 * row.cov_low:.1f} "
+            f"{100 * row.cov_high:.1f}], published {known:.1f} %, ratio {100 * row.cov / known:.2f}"
+        )
+
+
+def cohort() -> None:
+    """Area at C2 and C3 (mean by number of slices) of one cohort over waves, years apart, trend removed."""
+    observations = norm_tables.lifespan().observations
+    area = observations[(observations.site == "DLBS") & (observations.metric == "area T1w")]
+    area = area[area.level.isin(["C2", "C3"]) & (area.quality == "ok")]
+    keys = ["participant_id", "session_id", "age"]
+    both = area.groupby(keys).filter(lambda rows: len(rows) == 2).groupby(keys, as_index=False).value.mean()
+    both = both.assign(metric="area T1w", region="spinal cord", level="C2:C3")
+    for method, trend in (
+        ("anova", "none"),
+        ("anova", "common"),
+        ("reml", "common"),
+        ("anova", "own"),
+        ("robust", "none"),
+    ):
+        found = repeatability(both, method=method, trend=trend)
+        print(
+            f"{method} trend {trend}: {found.n_values} sessions, {found.n_people} people "
+            f"({found.n_repeated} repeated), SD {found.within_sd:.2f} [{found.within_low:.2f} {found.within_high:.2f}] "
+            f"mm2 (published {COHORT_SD:.2f}: ratio {found.within_sd / COHORT_SD:.2f}), COV {100 * found.cov:.2f} %, "
+            f"mean COV {100 * found.cov_mean:.2f} %, slope {found.slope:.3f} mm2/year (published {COHORT_SLOPE:.2f}), "
+            f"ICC {found.icc:.3f} [{found.icc_low:.3f} {found.icc_high:.3f}]"
+        )
+
+
+def simulation() -> None:
+    """Chance that a standard deviation from so many sessions lies within 20 % of the truth that it comes from."""
+    for df in (8, 12, 40, 100):
+        chance = stats.chi2.cdf(1.44 * df, df) - stats.chi2.cdf(0.64 * df, df)
+        several = "".join(f"  {k} metrics {chance**k:.3f}" for k in (3, 8))
+        print(f"{df} degrees of freedom: {chance:.2f} for one metric;{several}")
+
+
+if __name__ == "__main__":
+    pd.set_option("display.width", 200)
+    main()
