@@ -71,6 +71,12 @@ def test_people_with_one_visit_and_bad_values_take_no_part():
     assert list(found.participant_id) == ["sub-0"]
     assert found.n_sessions[0] == 3
     assert changes(table[table.age == 40]).empty
+    whole = changes(table.assign(age=40))
+    assert list(whole.participant_id) == ["sub-0"]
+    assert "two times" in whole.basis[0]
+    assert np.isnan(whole.slope[0])
+    timed = changes(table.assign(age=40, time=table.age))
+    assert timed.slope[0] == found.slope[0]
     with pytest.raises(UnknownName, match="'age'"):
         changes(table.drop(columns="age"))
 

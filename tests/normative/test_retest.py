@@ -203,6 +203,8 @@ def test_what_tells_nothing_is_refused_in_one_sentence():
         repeatability(table.assign(run=list("abcdef")), by=("run",))
     with pytest.raises(ImplausibleValue, match="are equal"):
         repeatability(table.assign(value=table.participant_id.str[-1].astype(float)))
+    with pytest.raises(ImplausibleValue, match="not negative"):
+        repeatability(table.assign(se=-1.0))
     with pytest.raises(ImplausibleValue, match="given twice"):
         repeatability(table.assign(session_id="ses-1"))
     with pytest.raises(ImplausibleValue, match="use repeatabilities"):
@@ -227,6 +229,15 @@ def test_values_that_are_not_ok_are_left_out_and_counted():
     )
     assert repeatability(spoilt).within_sd == clean.within_sd
     assert "1 of 9 values left out" in repeatability(spoilt).note
+    text = table.assign(value=[*table.value[:-1], "n/a"])
+    assert "1 of 8 values left out" in repeatability(text).note
+
+
+def test_values_about_zero_have_no_coefficient_of_variation():
+    table = pd.DataFrame({"participant_id": list("aabb"), "value": [-1.0, 1.0, 2.0, -2.0]})
+    found = repeatability(table)
+    assert np.isnan([found.cov, found.cov_mean]).all()
+    assert found.within_sd == pytest.approx(np.sqrt(5))
 
 
 def test_a_table_of_cells_keeps_those_that_tell_nothing():
@@ -239,3 +250,25 @@ def test_a_table_of_cells_keeps_those_that_tell_nothing():
     # people of very unequal spread are told
     table.loc[(table.metric == "FA") & (table.participant_id == "sub-1"), "value"] *= 1e3
     assert "differ in how much they vary" in repeatabilities(table).note[0]
+
+
+def test_restricted_likelihood_is_at_the_top_of_the_one_written_with_whole_matrices():
+    generator = np.random.default_rng(14)
+    data = repeated(generator, UNEQUAL, within=2.0, between=1.5)
+    time = generator.standard_normal((len(data.value), 1))
+    within, between, effect = restricted_likelihood(Repeated(data.value + time[:, 0], data.person, time))
+    x = np.column_stack([time, np.ones(len(time))])
+    same = (data.person[:, np.newaxis] == data.person).astype(float)
+
+    def likelihood(w, b):
+        v = w**2 * np.eye(len(same)) + b**2 * same
+        inverse = np.linalg.inv(v)
+        slope = np.linalg.solve(x.T @ inverse @ x, x.T @ inverse @ (data.value + time[:, 0]))
+        left = data.value + time[:, 0] - x @ slope
+        determinants = np.linalg.slogdet(v)[1] + np.linalg.slogdet(x.T @ inverse @ x)[1]
+        return -(determinants + left @ inverse @ left) / 2, slope[0]
+
+    best, slope = likelihood(within, between)
+    assert effect[0] == pytest.approx(slope)
+    for w, b in ((1.02, 1), (0.98, 1), (1, 1.03), (1, 0.97), (1.01, 0.98), (0.99, 1.02)):
+        assert likelihood(within * w, between * b)[0] < best

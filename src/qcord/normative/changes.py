@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from qcord.core.errors import UnknownName
+from qcord.core.errors import NotIdentifiable, UnknownName
 from qcord.normative.reliable_change import Change, reliable_trend
 from qcord.normative.repeatability import within_person
 from qcord.normative.retest import CELL, WithinPerson
@@ -26,8 +26,9 @@ def changes(
     Parameters
     ----------
     observations : DataFrame
-        One row a value: `participant_id`, `age` [years] of each session, `metric`, `region`, `level`, `value`; `unit`,
-        `se` and `quality` (rows that are not "ok" are left out) where present.
+        One row a value: `participant_id`, `time` [years] of each session or `age`, which must not be rounded to years,
+        `metric`, `region`, `level`, `value`; `unit`, `se` and `quality` (rows that are not "ok" are left out) where
+        present.
     repeatability : DataFrame, optional
         Of one's own scanner, as of `repeatabilities`; published variation is used for what it has not.
     expected : DataFrame, optional
@@ -38,50 +39,54 @@ def changes(
     Returns
     -------
     DataFrame
-        One row a person and cell with sessions at two times or more: `slope` a year with interval `low` to `high`,
+        One row a person and cell with two values or more: `slope` a year with interval `low` to `high`,
         `limit`, `index` and `p` as of `reliable_trend`; `p_all` is `p` corrected for the number of cells of the person
-        (Holm); `basis` is the source of the variation within people. Cells without a known variation have NaN and say
-        so in `basis`.
+        (Holm); `basis` is the source of the variation within people. Cells without a known variation, or with sessions
+        at one time only, have NaN and say so in `basis`.
 
     Raises
     ------
     UnknownName
         A column is absent.
     """
-    needed = ("participant_id", "age", *CELL, "value")
+    when = "time" if "time" in observations else "age"
+    needed = ("participant_id", when, *CELL, "value")
     for name in needed:
         if name not in observations:
             raise UnknownName(f"The observations have no column {name!r}; give {', '.join(needed)}.")
-    good = np.isfinite(observations[["value", "age"]].to_numpy(dtype=float)).all(axis=1)
+    table = observations.assign(
+        **{name: pd.to_numeric(observations[name], errors="coerce") for name in ("value", when)}
+    )
+    good = np.isfinite(table[["value", when]].to_numpy(dtype=float)).all(axis=1)
     if "quality" in observations:
         good &= (observations.quality.isna() | (observations.quality == "ok")).to_numpy()
     own = {} if repeatability is None else {tuple(row[list(CELL)]): row for _, row in repeatability.iterrows()}
     aged = {} if expected is None else {tuple(row[list(CELL)]): row for _, row in expected.iterrows()}
     rows = []
-    for key, part in observations[good].groupby(["participant_id", *CELL], sort=False):
-        if part.age.nunique() < 2:
+    for key, part in table[good].groupby(["participant_id", *CELL], sort=False):
+        if len(part) < 2:
             continue
         cell = tuple(str(name) for name in key[1:])
         row: dict[str, object] = dict(zip(COLUMNS, key, strict=False)) | {
             "n_sessions": len(part),
-            "years": float(np.ptp(part.age)),
+            "years": float(np.ptp(part[when])),
         }
         try:
             within = _within(cell, own, float(part.value.mean()))
-        except UnknownName as error:
+            change = _judge(part.sort_values(when), when, within, aged.get(cell), confidence=confidence)
+        except (UnknownName, NotIdentifiable) as error:
             rows.append(row | {"changed": False, "basis": str(error), "sentence": ""})
             continue
-        change = _judge(part.sort_values("age"), within, aged.get(cell), confidence)
-        judged = {name: getattr(change, name) for name in ("low", "high", "expected", "index", "p", "changed")}
+        told = {name: getattr(change, name) for name in ("low", "high", "expected", "index", "p", "changed")}
         rows.append(
             row
-            | judged
+            | told
             | {"slope": change.difference, "limit": change.limit.value}
             | {"basis": within.source, "sentence": change.sentence}
         )
-    table = pd.DataFrame(rows, columns=[*COLUMNS])
-    table["p_all"] = table.groupby("participant_id").p.transform(_holm)
-    return table
+    judged = pd.DataFrame(rows, columns=[*COLUMNS])
+    judged["p_all"] = judged.groupby("participant_id").p.transform(_holm)
+    return judged
 
 
 def _within(cell: tuple[str, ...], own: "dict[tuple[str, ...], pd.Series]", value: float) -> WithinPerson:
@@ -93,10 +98,12 @@ def _within(cell: tuple[str, ...], own: "dict[tuple[str, ...], pd.Series]", valu
     return WithinPerson(float(row["within_sd"]), float(row["df"]), float(row["noise_sd"]), source)
 
 
-def _judge(part: pd.DataFrame, within: WithinPerson, aged: "pd.Series | None", confidence: float) -> Change:
+def _judge(
+    part: pd.DataFrame, when: str, within: WithinPerson, aged: "pd.Series | None", *, confidence: float
+) -> Change:
     unit = part.unit.iloc[0] if "unit" in part and pd.notna(part.unit.iloc[0]) else ""
     return reliable_trend(
-        part.age.to_numpy(dtype=float),
+        part[when].to_numpy(dtype=float),
         part.value.to_numpy(dtype=float),
         within,
         se=part.se.to_numpy(dtype=float) if "se" in part else None,

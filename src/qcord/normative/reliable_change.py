@@ -323,10 +323,11 @@ def _possible(within: WithinPerson) -> FloatArray:
     Those below the noise that they contain are not, however the estimate turned out.
     """
     noise = within.noise_sd if np.isfinite(within.noise_sd) else 0.0
-    share = float(stats.chi2.cdf(within.df * min(within.sd / noise, FAR) ** 2, within.df)) if noise else 1.0
+    half = within.df / 2
+    share = float(special.gammainc(half, half * min(within.sd / noise, FAR) ** 2)) if noise else 1.0
     if share < IMPOSSIBLE:
         return np.full(len(NODES), max(noise, within.sd))
-    return np.asarray(within.sd * np.sqrt(within.df / stats.chi2.ppf(share * NODES, within.df)))
+    return np.asarray(within.sd * np.sqrt(half / special.gammaincinv(half, share * NODES)))
 
 
 def _limit(
@@ -354,7 +355,7 @@ def _limit(
         with np.errstate(divide="ignore"):
             return float(2 * weight @ special.ndtr(-abs(difference) / spread))
 
-    factor = float(stats.norm.ppf(0.5 + confidence / 2))
+    factor = float(special.ndtri(0.5 + confidence / 2))
     low, high = factor * np.sqrt(variance(ends)) if np.isfinite(ends).all() else (np.nan, np.nan)
     value = factor * se
     if np.ptp(spread) > ROUNDING * spread.max():

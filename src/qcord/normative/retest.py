@@ -156,7 +156,8 @@ def repeatability(
     means = level.mean(level.value)
     mean = float(means.mean())
     own = pd.Series(level.value).groupby(person).std().to_numpy()
-    cov = within / abs(mean)
+    cov = within / abs(mean) if mean else np.full(3, np.nan)
+    steady = np.isfinite(own) & (means != 0)
     return Repeatability(
         mean=mean,
         within_sd=found.within,
@@ -166,7 +167,7 @@ def repeatability(
         cov=float(cov[0]),
         cov_low=float(cov[1]),
         cov_high=float(cov[2]),
-        cov_mean=float(np.nanmean(own / np.abs(means))),
+        cov_mean=float(np.mean(own[steady] / np.abs(means[steady]))) if steady.any() else np.nan,
         noise_sd=noise,
         session_sd=float(session[0]),
         session_low=float(session[1]),
@@ -338,12 +339,15 @@ def _check(observations: pd.DataFrame, method: str, trend: str, by: Sequence[str
 def _usable(observations: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """Rows with a value that is to be trusted, and notes on the others."""
     notes = []
-    fit = np.isfinite(observations.value.astype(float)) & observations.participant_id.notna()
+    value = pd.to_numeric(observations.value, errors="coerce")
+    fit = np.isfinite(value) & observations.participant_id.notna()
     if "quality" in observations:
         fit &= observations.quality.isna() | (observations.quality == "ok")
     if not fit.all():
         notes.append(f"{int((~fit).sum())} of {len(fit)} values left out (absent, or quality not ok)")
-    rows = observations[fit]
+    rows = observations[fit].assign(value=value[fit])
+    if "se" in rows and rows.se.lt(0).any():
+        raise ImplausibleValue(f"A standard error of {rows.se.min():g} was given; errors are not negative.")
     if "session_id" in rows:
         named = rows[rows.session_id.notna()]
         twice = named.duplicated(["participant_id", "session_id"])
