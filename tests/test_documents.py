@@ -14,6 +14,7 @@ PAGES = (
     "CHANGELOG.md",
     "docs/cord-network.md",
     "docs/phantom.md",
+    "docs/norms.md",
     "docs/reliable-change.md",
 )
 
