@@ -1,0 +1,1 @@
+"""Values of several sites, scanners and manufacturers on one scale, with the error of the step."""
