@@ -41,6 +41,10 @@ class NotWritable(QcordError):
     """The output folder cannot be written to."""
 
 
+class NotPoolable(QcordError):
+    """Values of several sites, scanners or protocols differ too much to be taken as those of one."""
+
+
 class NotFitted(QcordError, AttributeError):
     """A result was asked of an estimator that has not been fitted yet."""
 

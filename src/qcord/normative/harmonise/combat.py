@@ -24,7 +24,7 @@ from qcord.normative.harmonise.mean_model import MeanModel, fit_mean_model
 from qcord.normative.harmonise.priors import LOG_SCALES, feature_priors, locate, rescale
 from qcord.normative.harmonise.training import Training, read_training, reference_weights
 
-__all__ = ["SHRINKAGES", "Harmoniser", "apply", "fit_combat", "fit_tables"]
+__all__ = ["SHRINKAGES", "Harmoniser", "apply", "fit_combat", "fit_feature", "fit_tables", "own_variance"]
 
 SHRINKAGES = ("sites", "features", "none")
 LEAST_SHARE = 0.1
@@ -47,6 +47,7 @@ class _Effects:
     shift_variance: FloatArray
     log_scale: FloatArray
     log_scale_variance: FloatArray
+    family_weight: FloatArray
     family_shift: FloatArray
     family_shift_variance: FloatArray
     family_log_scale: FloatArray
@@ -171,6 +172,7 @@ def fit_tables(
         log_scale=effects.log_scale,
         log_scale_se=np.sqrt(effects.log_scale_variance),
         families=data.families,
+        family_weight=effects.family_weight,
         family_shift=effects.family_shift,
         family_shift_sd=np.sqrt(effects.family_shift_variance),
         family_log_scale=effects.family_log_scale,
@@ -194,7 +196,9 @@ def _spread(model: MeanModel, errors: FloatArray) -> float:
     return (low + high) / 2
 
 
-def _fit_feature(data: Training, g: int, scale: FloatArray | None, sigma: float | None) -> tuple[MeanModel, float]:
+def fit_feature(
+    data: Training, g: int, scale: FloatArray | None = None, sigma: float | None = None
+) -> tuple[MeanModel, float]:
     """Mean model and spread of one feature; the scales of sites are 1 in the first round and known in the second."""
     present = np.isfinite(data.values[:, g])
     y, errors, site = data.values[present, g], data.errors[present, g], data.site[present]
@@ -224,18 +228,18 @@ def _hierarchy(data: Training, *, shrink: bool) -> _Effects:
     sigma = np.empty(g_all)
     likelihood = np.zeros((k, g_all, len(LOG_SCALES)))
     for g in range(g_all):
-        model, sigma[g] = _fit_feature(data, g, None, None)
+        model, sigma[g] = fit_feature(data, g)
         likelihood[:, g] = _scale_likelihood(data, g, model, sigma[g])
     scale = rescale(likelihood, data.maker, len(data.families))
     log_scale, log_scale_variance = scale.log_scale, scale.log_scale_variance
     if not shrink:
         log_scale, log_scale_variance = _own_scale(likelihood)
-    models = [_fit_feature(data, g, np.exp(log_scale[:, g]), sigma[g])[0] for g in range(g_all)]
+    models = [fit_feature(data, g, np.exp(log_scale[:, g]), sigma[g])[0] for g in range(g_all)]
     counts = data.counts
     raw = np.stack([m.shift for m in models], axis=1)
     intercept = np.nansum(counts * np.nan_to_num(raw), axis=0) / counts.sum(axis=0)
     shift = (raw - intercept) / sigma
-    variance = np.stack([_own_variance(m.shift_covariance) for m in models], axis=1) / sigma**2
+    variance = np.stack([own_variance(m.shift_covariance) for m in models], axis=1) / sigma**2
     location = locate(shift, variance, data.maker, len(data.families))
     if not shrink:
         empty = ~np.isfinite(shift)
@@ -253,14 +257,15 @@ def _hierarchy(data: Training, *, shrink: bool) -> _Effects:
         shift_variance=chosen_variance,
         log_scale=log_scale,
         log_scale_variance=log_scale_variance,
-        family_shift=location.maker_shift,
-        family_shift_variance=location.maker_variance + location.between_variance,
+        family_weight=location.new_weight,
+        family_shift=location.new_mean,
+        family_shift_variance=location.new_variance,
         family_log_scale=scale.maker_log_scale,
         family_log_scale_variance=scale.new_site_variance,
     )
 
 
-def _own_variance(covariance: FloatArray) -> FloatArray:
+def own_variance(covariance: FloatArray) -> FloatArray:
     """Variance of each site's shift less the part that all sites share, which no comparison of sites sees."""
     known = np.isfinite(np.diag(covariance))
     k = int(known.sum())
@@ -312,9 +317,12 @@ def _on_reference(effects: _Effects, weights: FloatArray) -> _Effects:
         shift_variance=relative(effects.shift_variance) / scale**2,
         log_scale=effects.log_scale - log_scale,
         log_scale_variance=relative(effects.log_scale_variance),
-        family_shift=(effects.family_shift - shift) / scale,
-        family_shift_variance=(effects.family_shift_variance + (weights**2 * effects.shift_variance).sum(axis=0))
-        / scale**2,
+        family_weight=effects.family_weight,
+        family_shift=(effects.family_shift - shift[:, None]) / scale[:, None],
+        family_shift_variance=(
+            effects.family_shift_variance + (weights**2 * effects.shift_variance).sum(axis=0)[:, None]
+        )
+        / scale[:, None] ** 2,
         family_log_scale=effects.family_log_scale - log_scale,
         family_log_scale_variance=effects.family_log_scale_variance
         + (weights**2 * effects.log_scale_variance).sum(axis=0),
@@ -358,8 +366,9 @@ def _johnson(data: Training, errors: bool, manufacturer: str | None) -> _Effects
         shift_variance=shift_variance,
         log_scale=log_scale,
         log_scale_variance=log_scale_variance,
-        family_shift=unknown,
-        family_shift_variance=unknown,
+        family_weight=unknown[:, :, None],
+        family_shift=unknown[:, :, None],
+        family_shift_variance=unknown[:, :, None],
         family_log_scale=unknown,
         family_log_scale_variance=unknown,
     )

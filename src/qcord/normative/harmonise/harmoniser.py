@@ -54,8 +54,10 @@ class Harmoniser:
         Of the sites, in units of sigma, and of the logarithm of the scale.
     families : tuple of str
         The m manufacturers.
-    family_shift, family_shift_sd, family_log_scale, family_log_scale_sd : (m, g) arrays
-        What is known of a further site of a manufacturer.
+    family_weight, family_shift, family_shift_sd : (m, g, c) arrays
+        What is known of the shift of a further site of a manufacturer: a mixture of c normal distributions.
+    family_log_scale, family_log_scale_sd : (m, g) arrays
+        What is known of its log scale.
     """
 
     batch: str
@@ -79,6 +81,7 @@ class Harmoniser:
     log_scale: FloatArray
     log_scale_se: FloatArray
     families: tuple[str, ...]
+    family_weight: FloatArray
     family_shift: FloatArray
     family_shift_sd: FloatArray
     family_log_scale: FloatArray

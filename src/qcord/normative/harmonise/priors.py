@@ -25,6 +25,9 @@ SPREADS = np.geomspace(0.01, 20.0, 80)
 LOG_SCALES = np.linspace(-1.6, 1.6, 65)
 """Logarithms of site scales: from a fifth to five times the spread of the other sites."""
 
+COMPONENTS = 10
+"""Ranges of spreads that the belief about a further site is kept in."""
+
 _LOG_SPREADS = np.log(SPREADS)
 _START = (float(np.log(0.5)), 1.0)
 _PSEUDO_CELLS = 2.0
@@ -44,15 +47,19 @@ class Location:
         Mean and variance of each site's shift, given all data.
     maker_shift, maker_variance : (m, g) arrays
         Mean shift of each manufacturer and its variance.
-    between_variance : (m, g) array
-        Variance of the sites of a manufacturer about its mean.
+    new_weight, new_mean, new_variance : (m, g, c) arrays
+        What is known of a further site of a manufacturer: a mixture of normal distributions, each for a range of
+        spreads. Its tails are heavier than those of one normal distribution: a site that lies far off shows that sites
+        of this manufacturer differ more than was thought, and is believed rather than drawn in.
     """
 
     shift: FloatArray
     shift_variance: FloatArray
     maker_shift: FloatArray
     maker_variance: FloatArray
-    between_variance: FloatArray
+    new_weight: FloatArray
+    new_mean: FloatArray
+    new_variance: FloatArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,9 +141,22 @@ def locate(shift: FloatArray, variance: FloatArray, maker: IntArray, n_makers: i
         out_variance[maker == m] = np.einsum("tg,tkg->kg", p, cell.shift_variance + (cell.shift - site) ** 2)
         mean = (p * cell.mean).sum(axis=0)
         spread = (p * (cell.mean_variance + (cell.mean - mean) ** 2)).sum(axis=0)
-        summaries.append((mean, spread, (p * SPREADS[:, None] ** 2).sum(axis=0)))
-    mean, spread, between = (np.stack(part) for part in zip(*summaries, strict=True))
-    return Location(out_shift, out_variance, mean, spread, between)
+        summaries.append((mean, spread, *_mixture(p, cell)))
+    return Location(out_shift, out_variance, *(np.stack(part) for part in zip(*summaries, strict=True)))
+
+
+def _mixture(p: FloatArray, cell: _Cell) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Weight, mean and variance of a further site's shift for `COMPONENTS` ranges of the spread, (g, c)."""
+    variance = cell.mean_variance + SPREADS[:, None] ** 2
+
+    def join(values: FloatArray) -> FloatArray:
+        return np.asarray(values.reshape(COMPONENTS, -1, values.shape[1]).sum(axis=1).T)
+
+    weight = np.maximum(join(p), 1e-300)
+    mean = join(p * cell.mean) / weight
+    square = join(p * (variance + cell.mean**2)) / weight
+    empty = weight < 1e-12
+    return np.where(empty, 0.0, weight), np.where(empty, 0.0, mean), np.where(empty, 1.0, square - mean**2)
 
 
 def rescale(log_likelihood: FloatArray, maker: IntArray, n_makers: int) -> Scale:

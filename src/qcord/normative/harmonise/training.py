@@ -84,8 +84,9 @@ def read_training(
     errors = np.column_stack([_errors(used, f, se.get(f)) for f in features])
     sites = tuple(sorted({str(v) for v in used[batch]}))
     if len(sites) < 2:
-        msg = f"{batch} has {len(sites)} value ({', '.join(sites) or 'none'}) in the rows that can be used; at least 2 are"
-        raise NotIdentifiable(msg + " needed: with one there is nothing to harmonise.")
+        found = ", ".join(sites) or "none"
+        msg = f"The rows that can be used have {len(sites)} {batch} ({found}); harmonisation needs at least 2."
+        raise NotIdentifiable(msg)
     site = indices(used[batch], sites)
     makers = _makers(used, batch, manufacturer, sites)
     families = tuple(sorted(set(makers)))
