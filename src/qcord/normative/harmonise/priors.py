@@ -29,12 +29,11 @@ COMPONENTS = 10
 """Ranges of spreads that the belief about a further site is kept in."""
 
 _LOG_SPREADS = np.log(SPREADS)
-_START = (float(np.log(0.5)), 1.0)
-_PSEUDO_CELLS = 2.0
-_LEAST_WIDTH = 0.3
-_STEPS = 30
-_WIDTHS = np.geomspace(0.02, 1.0, 14)
-_WIDTH_PRIOR = (float(np.log(0.15)), 0.7)
+_CENTRES = np.log(np.geomspace(0.03, 10.0, 24))
+_CENTRE_WIDTHS = (0.1, 0.2, 0.4, 0.8, 1.6)
+_USUAL_CENTRE = (float(np.log(0.5)), 1.5)
+_WIDTHS = np.geomspace(0.03, 1.0, 8)
+_USUAL_WIDTH = (float(np.log(0.15)), 0.7)
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,6 +106,27 @@ def _normal_log_weights(grid: FloatArray, centre: float, width: float) -> FloatA
     return np.asarray(log_weight - logsumexp(log_weight))
 
 
+def _spread_priors(evidence: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Distributions of spreads over manufacturers and features, (h, t), and the logarithm of how far each is believed.
+
+    ``evidence`` is (t, cells): the log-likelihood of each spread in each manufacturer and feature.
+    """
+    shapes = [(centre, width) for centre in _CENTRES for width in _CENTRE_WIDTHS]
+    priors = np.exp([_normal_log_weights(_LOG_SPREADS, centre, width) for centre, width in shapes])
+    peak = evidence.max(axis=0)
+    log_weight = np.log(np.maximum(priors @ np.exp(evidence - peak), 1e-300)).sum(axis=1)
+    log_weight = log_weight + [-0.5 * ((c - _USUAL_CENTRE[0]) / _USUAL_CENTRE[1]) ** 2 for c, _ in shapes]
+    return priors, np.asarray(log_weight - logsumexp(log_weight))
+
+
+def _spread_posterior(evidence: FloatArray, priors: FloatArray, log_weight: FloatArray) -> FloatArray:
+    """Probability of each spread in each feature of one manufacturer, (t, g)."""
+    likelihood = np.exp(evidence - evidence.max(axis=0))
+    share = np.exp(log_weight)[:, None] / np.maximum(priors @ likelihood, 1e-300)
+    posterior = likelihood * (priors.T @ share)
+    return np.asarray(posterior / posterior.sum(axis=0))
+
+
 def locate(shift: FloatArray, variance: FloatArray, maker: IntArray, n_makers: int) -> Location:
     """Draw the shifts of sites to those of their manufacturers.
 
@@ -121,21 +141,11 @@ def locate(shift: FloatArray, variance: FloatArray, maker: IntArray, n_makers: i
         m.
     """
     cells = [_given_spread(shift[maker == m], variance[maker == m]) for m in range(n_makers)]
-    evidence = np.concatenate([c.evidence for c in cells], axis=1)
-    centre, width = _START
-    for _ in range(_STEPS):
-        log_posterior = evidence + _normal_log_weights(_LOG_SPREADS, centre, width)[:, None]
-        posterior = np.exp(log_posterior - logsumexp(log_posterior, axis=0))
-        cell_count = posterior.shape[1] + _PSEUDO_CELLS
-        centre = float(((posterior * _LOG_SPREADS[:, None]).sum() + _PSEUDO_CELLS * _START[0]) / cell_count)
-        square = (posterior * (_LOG_SPREADS[:, None] - centre) ** 2).sum() + _PSEUDO_CELLS * _START[1] ** 2
-        width = max(float(np.sqrt(square / cell_count)), _LEAST_WIDTH)
-    prior = _normal_log_weights(_LOG_SPREADS, centre, width)
+    priors, log_weight = _spread_priors(np.concatenate([c.evidence for c in cells], axis=1))
     out_shift, out_variance = np.full(shift.shape, np.nan), np.full(shift.shape, np.nan)
     summaries = []
     for m, cell in enumerate(cells):
-        log_posterior = cell.evidence + prior[:, None]
-        p = np.exp(log_posterior - logsumexp(log_posterior, axis=0))
+        p = _spread_posterior(cell.evidence, priors, log_weight)
         site = np.einsum("tg,tkg->kg", p, cell.shift)
         out_shift[maker == m] = site
         out_variance[maker == m] = np.einsum("tg,tkg->kg", p, cell.shift_variance + (cell.shift - site) ** 2)
@@ -173,33 +183,50 @@ def rescale(log_likelihood: FloatArray, maker: IntArray, n_makers: int) -> Scale
 
     Notes
     -----
-    Exact on the grid: messages go from sites to manufacturers and back. The two widths (sites about manufacturers,
-    manufacturers about 1) are common to all features and are the most probable ones.
+    Messages go from sites to manufacturers and back, exactly on the grid. The two widths (of sites about manufacturers
+    and of manufacturers about 1) are common to all features; what is not known of them is averaged over.
     """
     likelihood = np.exp(log_likelihood - log_likelihood.max(axis=2, keepdims=True))
-    best: tuple[float, float, float] = (-np.inf, 0.0, 0.0)
+    found, log_weights = [], []
     for site_width in _WIDTHS:
-        up = _messages(likelihood, site_width, maker, n_makers)
-        for maker_width in _WIDTHS:
-            prior = _normal_log_weights(LOG_SCALES, 0.0, maker_width)
-            log_evidence = float(logsumexp(up + prior, axis=2).sum())
-            for width in (site_width, maker_width):
-                log_evidence -= 0.5 * ((np.log(width) - _WIDTH_PRIOR[0]) / _WIDTH_PRIOR[1]) ** 2
-            if log_evidence > best[0]:
-                best = (log_evidence, float(site_width), float(maker_width))
-    _, site_width, maker_width = best
-    kernel = _kernel(site_width)
-    up = _messages(likelihood, site_width, maker, n_makers)
-    prior = _normal_log_weights(LOG_SCALES, 0.0, maker_width)
-    belief = _normalised(up + prior)  # (m, g, d)
-    own = _log(likelihood @ kernel)  # (k, g, d): what each site tells its manufacturer
-    others = _normalised(up[maker] + prior - own)
-    site = (others @ kernel.T) * likelihood
-    site = site / site.sum(axis=2, keepdims=True)
+        kernel = _kernel(site_width)
+        own = _log(likelihood @ kernel)  # what each site tells its manufacturer
+        up = np.stack([own[maker == m].sum(axis=0) for m in range(n_makers)])
+        levels = [_feature_level(up, width) for width in _WIDTHS]
+        log_evidence = np.array([e for _, e in levels]) + _width_weight(site_width) + _width_weight(_WIDTHS)
+        # the width of manufacturers enters by the prior of their scales alone, which is averaged over it
+        weights = np.exp(log_evidence - logsumexp(log_evidence))
+        given = [np.exp(-0.5 * ((LOG_SCALES - c[:, None]) / w) ** 2) for (c, _), w in zip(levels, _WIDTHS, strict=True)]
+        given = [p / p.sum(axis=1, keepdims=True) for p in given]  # (g, d)
+        prior = _log(np.tensordot(weights, np.stack(given), axes=1))
+        log_weights.append(logsumexp(log_evidence))
+        belief = _normalised(up + prior)
+        site = (_normalised(up[maker] + prior - own) @ kernel.T) * likelihood
+        found.append((site / site.sum(axis=2, keepdims=True), belief, belief @ kernel.T))
+    share = np.exp(np.array(log_weights) - logsumexp(log_weights))
+    site, belief, new = (np.tensordot(share, np.stack(part), axes=1) for part in zip(*found, strict=True))
     mean, variance = _moments(site)
-    maker_mean, _ = _moments(belief)
-    _, new_variance = _moments(belief @ kernel.T)
-    return Scale(mean, variance, maker_mean, new_variance)
+    return Scale(mean, variance, _moments(belief)[0], _moments(new)[1])
+
+
+def _feature_level(up: FloatArray, maker_width: float) -> tuple[FloatArray, float]:
+    """Log scale that the manufacturers of each feature lie about, (g,), and the log-likelihood of their width.
+
+    The spread of a feature is known no better than the manufacturers tell it. Taken as known, it would make them look more
+    alike than they are, as a mean does that was estimated from the values themselves.
+    """
+    level = (
+        _log(np.exp(up - up.max(axis=2, keepdims=True)) @ _kernel(maker_width)).sum(axis=0)
+        + up.max(axis=2).sum(axis=0)[:, None]
+    )
+    p = np.exp(level - logsumexp(level, axis=1, keepdims=True))
+    return p @ LOG_SCALES, float(logsumexp(level, axis=1).sum())
+
+
+def _width_weight(width: FloatArray | float) -> FloatArray:
+    """Logarithm of how far a width of log scales is believed before the data."""
+    centre, spread = _USUAL_WIDTH
+    return np.asarray(-0.5 * ((np.log(width) - centre) / spread) ** 2)
 
 
 def _kernel(width: float) -> FloatArray:
@@ -207,12 +234,6 @@ def _kernel(width: float) -> FloatArray:
     distance = (LOG_SCALES[:, None] - LOG_SCALES[None]) / width
     kernel = np.exp(-0.5 * distance**2)
     return np.asarray(kernel / kernel.sum(axis=0))
-
-
-def _messages(likelihood: FloatArray, width: float, maker: IntArray, n_makers: int) -> FloatArray:
-    """Log-likelihood of each manufacturer's log scale, (m, g, d)."""
-    own = _log(likelihood @ _kernel(width))
-    return np.stack([own[maker == m].sum(axis=0) for m in range(n_makers)])
 
 
 def _log(probability: FloatArray) -> FloatArray:
