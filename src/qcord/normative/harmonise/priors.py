@@ -212,13 +212,11 @@ def rescale(log_likelihood: FloatArray, maker: IntArray, n_makers: int) -> Scale
 def _feature_level(up: FloatArray, maker_width: float) -> tuple[FloatArray, float]:
     """Log scale that the manufacturers of each feature lie about, (g,), and the log-likelihood of their width.
 
-    The spread of a feature is known no better than the manufacturers tell it. Taken as known, it would make them look more
-    alike than they are, as a mean does that was estimated from the values themselves.
+    The spread of a feature is known no better than the manufacturers tell it. Taken as known, it would make them look
+    more alike than they are, as a mean does that was estimated from the values themselves.
     """
-    level = (
-        _log(np.exp(up - up.max(axis=2, keepdims=True)) @ _kernel(maker_width)).sum(axis=0)
-        + up.max(axis=2).sum(axis=0)[:, None]
-    )
+    peak = up.max(axis=2, keepdims=True)
+    level = (_log(np.exp(up - peak) @ _kernel(maker_width)) + peak).sum(axis=0)
     p = np.exp(level - logsumexp(level, axis=1, keepdims=True))
     return p @ LOG_SCALES, float(logsumexp(level, axis=1).sum())
 

@@ -76,6 +76,7 @@ def read_training(
     if not features:
         msg = "No feature is named; name the columns to harmonise."
         raise QcordError(msg)
+    _require_sites(table[table[names].notna().all(axis=1)], batch)
     design = make_design(table, covariates, smooth)
     x = design.matrix(table)
     rows = complete_rows(x) & table[names].notna().all(axis=1).to_numpy()
@@ -83,10 +84,7 @@ def read_training(
     values = np.column_stack([numbers(used, f) for f in features])
     errors = np.column_stack([_errors(used, f, se.get(f)) for f in features])
     sites = tuple(sorted({str(v) for v in used[batch]}))
-    if len(sites) < 2:
-        found = ", ".join(sites) or "none"
-        msg = f"The rows that can be used have {len(sites)} {batch} ({found}); harmonisation needs at least 2."
-        raise NotIdentifiable(msg)
+    _require_sites(used, batch)
     site = indices(used[batch], sites)
     makers = _makers(used, batch, manufacturer, sites)
     families = tuple(sorted(set(makers)))
@@ -96,6 +94,14 @@ def read_training(
     for g in range(len(features)):
         _require_fit(data, g)
     return data
+
+
+def _require_sites(table: pd.DataFrame, batch: str) -> None:
+    sites = sorted({str(v) for v in table[batch]})
+    if len(sites) < 2:
+        found = ", ".join(sites) or "none"
+        msg = f"The rows that can be used have {len(sites)} {batch} ({found}); harmonisation needs at least 2."
+        raise NotIdentifiable(msg)
 
 
 def _errors(table: pd.DataFrame, feature: str, column: str | None) -> FloatArray:
@@ -135,15 +141,15 @@ def _require_fit(data: Training, g: int) -> None:
     if len(np.unique(site)) < 2:
         msg = f"{name} has values at one site alone ({data.sites[site[0]]}); leave it out of the features."
         raise NotIdentifiable(msg)
+    free = len(y) - len(np.unique(site)) - x.shape[1]
+    if free < 2:
+        msg = f"{name} has {len(y)} values for {len(np.unique(site))} sites and {x.shape[1]} covariate terms; at least"
+        raise NotIdentifiable(msg + f" {len(y) - free + 2} are needed: join sites, or leave the feature out.")
     within = np.column_stack([np.empty((len(y), 0)), *(_within(c, site) for c in x.T)])
     for j, term in enumerate(data.design.terms):
         if np.linalg.matrix_rank(within[:, : j + 1], tol=1e-8 * max(1, len(y)) ** 0.5) <= j:
             msg = f"{term} does not vary within sites, or only together with other covariates, where {name} has values;"
             raise NotIdentifiable(msg + " its effect cannot be told from that of sites: leave it out, or add people.")
-    free = len(y) - len(np.unique(site)) - x.shape[1]
-    if free < 2:
-        msg = f"{name} has {len(y)} values for {len(np.unique(site))} sites and {x.shape[1]} covariate terms; at least"
-        raise NotIdentifiable(msg + f" {len(y) - free + 2} are needed: join sites, or leave the feature out.")
     centred = _within(y, site)
     if np.abs(centred).max() <= 1e-10 * np.abs(y).max():
         msg = f"{name} is the same for all people of each site; there is no spread to compare sites by: leave it out."
