@@ -229,10 +229,9 @@ def on_people() -> None:
     if there:
         for i, row in enumerate(rows.values()):
             row["forest"] = peer.number(f"forest{i}")
+    chance = (k - 1) / (n - 1)
     print("MTsat, MD, worst: eta squared of the manufacturer; site: median over features. Sites that are alike")
-    print(
-        f"have eta squared {(k - 1) / (n - 1):.2f}, omega squared 0. Discriminant, forest: balanced accuracy in telling the"
-    )
+    print(f"have eta squared {chance:.2f}, omega squared 0. Discriminant, forest: balanced accuracy in telling the")
     print("manufacturer of sites left out; chance .33.")
     print(pd.DataFrame(rows).T.round(3).to_string())
     print("\nSites left out: bias in spreads between people")

@@ -11,7 +11,7 @@ from qcord.core.arrays import BoolArray, FloatArray
 from qcord.core.errors import MissingMetadata, NotIdentifiable
 
 KNOTS = (0.10, 0.50, 0.90)
-"""Quantiles of the knots of a smooth covariate (Harrell 2015, doi:10.1007/978-3-319-19425-7, table 2.3)."""
+"""Quantiles of the knots of a smooth covariate (Harrell 2015, doi:10.1007/978-3-319-19425-7)."""
 
 MOST_CATEGORIES = 20
 
@@ -131,7 +131,7 @@ def restricted_cubic(x: FloatArray, knots: Sequence[float]) -> list[FloatArray]:
 
     References
     ----------
-    Harrell 2015, doi:10.1007/978-3-319-19425-7, eq. 2.25.
+    Harrell 2015, doi:10.1007/978-3-319-19425-7.
     """
     if len(knots) < 3:
         return []

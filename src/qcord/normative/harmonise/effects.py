@@ -15,6 +15,10 @@ from qcord.normative.harmonise.harmoniser import numbers
 from qcord.normative.harmonise.mean_model import fit_mean_model
 
 
+ROUNDING = 1e-12
+"""Deviation, relative to the values, below which they are all the same."""
+
+
 @dataclass(frozen=True)
 class EtaSquared:
     """Share of the variation that groups explain.
@@ -73,7 +77,7 @@ def eta_squared(values: FloatArray, group: "pd.Series[Any]", covariates: FloatAr
     if between < 1 or free < 1:
         msg = f"{len(y)} values in {len(names)} groups do not tell groups apart; give more values, or fewer covariates."
         raise NotIdentifiable(msg)
-    if without <= 0:
+    if without <= len(y) * (ROUNDING * float(np.abs(y).max())) ** 2:
         return EtaSquared(np.nan, np.nan, np.nan, len(y), len(names))
     error = within / free
     omega = (without - within - between * error) / (without + error)

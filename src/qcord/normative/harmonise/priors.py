@@ -268,7 +268,7 @@ def feature_priors(
 
     References
     ----------
-    Johnson 2007, doi:10.1093/biostatistics/kxj037, section 3.2, eqs. for the conditional posterior means.
+    Johnson 2007, doi:10.1093/biostatistics/kxj037: conditional posterior means, iterated until they agree.
     """
     found = []
     for i in range(n_sites):

@@ -55,7 +55,7 @@ def agreement(values: FloatArray) -> Agreement:
     References
     ----------
     Shrout and Fleiss 1979, doi:10.1037/0033-2909.86.2.420, ICC(2,1) and ICC(3,1); McGraw and Wong 1996,
-    doi:10.1037/1082-989X.1.1.30, table 7 for the interval.
+    doi:10.1037/1082-989X.1.1.30, for the interval.
     """
     n, k = values.shape
     if n < 2 or k < 2:
