@@ -14,7 +14,6 @@ from qcord.normative.harmonise.design import Design, make_design, require_column
 from qcord.normative.harmonise.harmoniser import numbers
 from qcord.normative.harmonise.mean_model import fit_mean_model
 
-
 ROUNDING = 1e-12
 """Deviation, relative to the values, below which they are all the same."""
 
