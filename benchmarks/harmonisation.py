@@ -155,8 +155,8 @@ def judge(others: pd.DataFrame, rest: pd.DataFrame, spread: np.ndarray) -> np.nd
     return (rest[list(FEATURES)].to_numpy() - design[1] @ coefficients).mean(axis=0) / spread
 
 
-def left_out(table: pd.DataFrame, peer: Peer) -> dict[str, float]:
-    """Root mean square over sites and features of the bias of sites that took no part."""
+def left_out(table: pd.DataFrame, peer: Peer) -> dict[str, np.ndarray]:
+    """Bias of sites that took no part, (site, feature), by method."""
     sites = [s for s, n in table["site"].value_counts().sort_index().items() if n >= CONTROLS + 2]
     for s in sites:
         own, others = table[table["site"] == s], table[table["site"] != s]
@@ -182,7 +182,7 @@ def left_out(table: pd.DataFrame, peer: Peer) -> dict[str, float]:
             pair = peer.table(f"m_{s}", others), peer.table(f"m_{s}_test", rest)
             found.setdefault("neuroHarmonize, manufacturer alone", []).append(judge(*pair, spread))
     print(f"(chance alone, by the {CONTROLS} controls and the few people judged, is not taken off)")
-    return {k: float(np.sqrt(np.mean(np.square(v)))) for k, v in found.items()}
+    return {k: np.array(v) for k, v in found.items()}
 
 
 def summary(after: pd.DataFrame, raw_effects: pd.DataFrame) -> dict[str, float]:
@@ -219,6 +219,9 @@ def on_people() -> None:
     if there:
         done["neuroHarmonize, site"] = peer.table("all", table)
         done["neuroHarmonize, manufacturer"] = peer.table("makers", table)
+        same = done["qcord, by features (Johnson)"][list(FEATURES)] - done["neuroHarmonize, site"][list(FEATURES)]
+        distance = float((same.abs() / table[list(FEATURES)].std()).to_numpy().max())
+        print(f"ComBat by features: qcord and neuroHarmonize differ by at most {distance:.0e} spreads")
         for i, harmonised in enumerate(done.values()):
             peer.forest(f"forest{i}", folds(harmonised))
         peer.run()
@@ -235,8 +238,10 @@ def on_people() -> None:
     print("manufacturer of sites left out; chance .33.")
     print(pd.DataFrame(rows).T.round(3).to_string())
     print("\nSites left out: bias in spreads between people")
-    for name, value in left_out(table, peer).items():
-        print(f"  {name:36s} {value:.2f}")
+    for name, values in left_out(table, peer).items():
+        each = np.sqrt(np.mean(np.square(values), axis=0))
+        some = ", ".join(f"{f} {each[FEATURES.index(f)]:.2f}" for f in ("DWI_FA", "DWI_MD", "MTR", "MTsat"))
+        print(f"  {name:36s} {np.sqrt(np.mean(np.square(values))):.2f} ({some})")
     found = leave_one_site_out(table, features=FEATURES, manufacturer="manufacturer", covariates=COVARIATES)
     inside = (found["bias"].abs() < 1.96 * found["bias_se"]).groupby(found["method"]).mean()
     print("  share within the 95 % interval stated:", inside[["manufacturer", "controls"]].round(3).to_dict())

@@ -16,6 +16,7 @@ PAGES = (
     "docs/phantom.md",
     "docs/norms.md",
     "docs/reliable-change.md",
+    "docs/harmonisation.md",
 )
 
 

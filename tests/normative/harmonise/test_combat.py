@@ -290,6 +290,15 @@ def test_names_that_are_not_known_are_refused(truth, fitted):
         fit_combat(truth.table, features=["f0"], shrinkage="features")
 
 
+def test_features_that_are_multiples_of_each_other_are_harmonised_alike():
+    table = simulate(6, n_features=1, fewest=3).table
+    table = table.assign(f1=2 * table["f0"], f2=5 - 3 * table["f0"])
+    done = apply(fit_combat(table, features=["f0", "f1", "f2"], covariates=("age",), shrinkage="features"), table)
+    np.testing.assert_allclose(done["f1"], 2 * done["f0"], atol=0.02)
+    with pytest.raises(QcordError, match="named twice"):
+        fit_combat(table, features=["f0", "f0"], **COMMON)
+
+
 def test_negative_errors_are_refused():
     truth = simulate(1, errors=True)
     with pytest.raises(QcordError, match="f0_se is negative"):

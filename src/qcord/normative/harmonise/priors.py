@@ -25,6 +25,9 @@ SPREADS = np.geomspace(0.01, 20.0, 80)
 LOG_SCALES = np.linspace(-1.6, 1.6, 65)
 """Logarithms of site scales: from a fifth to five times the spread of the other sites."""
 
+LEAST_VARIATION = 1e-12
+"""Variation over features that is taken for none: features that are one another's multiples."""
+
 COMPONENTS = 10
 """Ranges of spreads that the belief about a further site is kept in."""
 
@@ -275,8 +278,9 @@ def feature_priors(
         own = z[site == i]
         n = np.isfinite(own).sum(axis=0)
         mean, variance = np.nanmean(own, axis=0), np.nanvar(own, axis=0, ddof=1)
-        centre, square = mean.mean(), mean.var(ddof=1)
-        m, s2 = variance.mean(), variance.var(ddof=1)
+        centre, square = mean.mean(), max(mean.var(ddof=1), LEAST_VARIATION)
+        m = variance.mean()
+        s2 = max(variance.var(ddof=1), LEAST_VARIATION * m**2)
         a, b = (2 * s2 + m**2) / s2, (m * s2 + m**3) / s2
         shift, scale2 = mean, variance
         for _ in range(1000):

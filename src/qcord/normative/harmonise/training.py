@@ -76,6 +76,9 @@ def read_training(
     if not features:
         msg = "No feature is named; name the columns to harmonise."
         raise QcordError(msg)
+    if len(set(features)) < len(features):
+        msg = "A feature is named twice; name each column once."
+        raise QcordError(msg)
     _require_sites(table[table[names].notna().all(axis=1)], batch)
     design = make_design(table, covariates, smooth)
     x = design.matrix(table)
