@@ -17,6 +17,8 @@ _PLACES = {
     "segment": "qcord.pipeline.segment",
     "register": "qcord.pipeline.register",
     "extract": "qcord.pipeline.extract",
+    "norm_add": "qcord.pipeline.norm_database",
+    "norm_query": "qcord.pipeline.norm_database",
     "assets": "qcord.pipeline.assets",
     "doctor": "qcord.pipeline.doctor",
     "load_template": "qcord.pipeline.templates",

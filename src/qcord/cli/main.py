@@ -13,7 +13,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 from cyclopts import App, CycloptsError
 from rich.console import Console
 
-from qcord.cli import assets, demo, doctor, extract, fit, phantom, register, run, segment
+from qcord.cli import assets, demo, doctor, extract, fit, norm, phantom, register, run, segment
 from qcord.core.errors import QcordError
 
 app = App(
@@ -27,6 +27,7 @@ app = App(
 )
 for verb in (run, demo, phantom, fit, segment, register, extract, assets, doctor):
     app.command(verb.command, name=verb.__name__.rsplit(".", 1)[-1])
+app.command(norm.app)
 
 
 def main(arguments: list[str] | None = None) -> None:

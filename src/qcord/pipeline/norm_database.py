@@ -1,0 +1,332 @@
+"""The database of healthy values: add what was measured, read what is there."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pandas as pd
+
+from qcord.core.errors import MissingMetadata, UnknownName, UnreadableFile
+from qcord.core.text_column import as_text
+from qcord.ingest.norm_mapping import TableMapping, read_mapping
+from qcord.ingest.norm_outputs import is_output_folder, read_outputs
+from qcord.ingest.norm_tables import RawTable, read_observations
+from qcord.normative.compare_stored import Compared, compared
+from qcord.normative.fingerprint import fingerprint
+from qcord.normative.names import HEALTHY, maker_name, pathology_name
+from qcord.normative.observations import COLUMNS, NUMBERS, Entry, checked
+from qcord.normative.plausible import conversion, metric_name
+from qcord.pipeline.lock_folder import locked
+from qcord.pipeline.norm_store import read_facts, require_database, views, write_addition, write_parquet
+from qcord.pipeline.store import require_writable, write_bytes
+
+ANY = "any"
+"""Pathology that stands for all persons in a query."""
+
+_OWN_UNIT = {"age": "year", "height": "m", "weight": "kg"}
+
+
+@dataclass(frozen=True)
+class Added:
+    """What became of an addition.
+
+    Parameters
+    ----------
+    accepted, reference, superseded, stored, empty : int
+        Rows of healthy persons added; of others, kept apart; that replaced a stored row; that the database held
+        already; without a value.
+    quarantined : mapping
+        Reason to number of rows.
+    notes : tuple of str
+        What was converted, assumed or left out.
+    persons, cells : int
+        Healthy persons, and metric-region-level cells, among the accepted rows.
+    """
+
+    accepted: int
+    reference: int
+    superseded: int
+    stored: int
+    empty: int
+    quarantined: Mapping[str, int]
+    notes: tuple[str, ...]
+    persons: int
+    cells: int
+
+
+def norm_add(
+    source: Path | str | pd.DataFrame,
+    database: Path | str,
+    *,
+    mapping: Path | str | None = None,
+    participants: Path | str | None = None,
+    site: str | None = None,
+    supersede: bool = False,
+) -> Added:
+    """Add values to a database of healthy values, which is made if need be.
+
+    Parameters
+    ----------
+    source : path or DataFrame
+        Output folder of ``qcord run``, a table (CSV, TSV, Parquet; also of the Spinal Cord Toolbox), or observations.
+    database : path
+        Folder of the database.
+    mapping : path, optional
+        TOML file that says which column is what; see docs/normative-database.md.
+    participants : path, optional
+        Table with age and sex of each person, if the source does not hold them.
+    site : str, optional
+        Site of rows that do not state one.
+    supersede : bool
+        Whether a new value replaces another one stored for the same person, session, cell, protocol and software; the
+        replaced row stays in the files.
+
+    Returns
+    -------
+    Added
+        What was accepted, and what was not and why.
+
+    Raises
+    ------
+    QcordError
+        If the table cannot be read or is not what it says; then nothing is written.
+    """
+    folder = Path(database).absolute()
+    require_database(folder, or_new=True)
+    raw = _read(source, mapping, participants)
+    entry = checked(_prepared(raw, site))
+    notes = raw.notes + entry.notes
+    name = "table" if isinstance(source, pd.DataFrame) else Path(source).name
+    require_writable(folder)
+    with locked(folder):
+        facts = read_facts(folder)
+        table = pd.concat([entry.accepted, entry.reference], ignore_index=True)
+        result = compared(table, *_stored(folder, facts, table), supersede=supersede)
+        added = _summary(entry, result, notes)
+        healthy = result.new["pathology"].eq(HEALTHY)
+        refused = pd.concat([entry.refused, result.refused], ignore_index=True)
+        tables = {"observations": result.new[healthy], "reference": result.new[~healthy], "quarantine": refused}
+        write_addition(folder, facts, tables, {"source": name, "digest": raw.digest, **_counts(added)})
+    return added
+
+
+def norm_query(
+    database: Path | str,
+    *,
+    metric: str | Sequence[str] | None = None,
+    region: str | Sequence[str] | None = None,
+    level: str | Sequence[str] | None = None,
+    site: str | Sequence[str] | None = None,
+    manufacturer: str | Sequence[str] | None = None,
+    pathology: str | Sequence[str] | None = HEALTHY,
+    sql: str | None = None,
+) -> pd.DataFrame:
+    """Read current rows of a database: replaced ones are left out.
+
+    Parameters
+    ----------
+    database : path
+        Folder of the database.
+    metric, region, level, site, manufacturer : str or sequence of str, optional
+        Values to keep; all by default.
+    pathology : str or sequence of str, optional
+        ``HC`` by default; ``any`` or None also gives the persons who are kept apart.
+    sql : str, optional
+        A SELECT of your own over the views ``observations`` (healthy, current), ``reference`` (others, current),
+        ``quarantine`` and ``history`` (healthy, with replaced rows), instead of the other arguments.
+
+    Returns
+    -------
+    DataFrame
+        Columns of `qcord.normative.observations.COLUMNS`, or those of the SELECT; sorted by cell, site and person.
+
+    Raises
+    ------
+    UnreadableFile
+        If the folder is no database, or one of another version.
+    UnknownName
+        If the database holds no such metric, region, level, site or manufacturer, or the SELECT cannot be carried out.
+    """
+    folder = Path(database).absolute()
+    require_database(folder)
+    facts = read_facts(folder)
+    wanted = {"metric": metric, "region": region, "level": level, "site": site, "manufacturer": manufacturer}
+    filters = {k: [v] if isinstance(v, str) else list(v) for k, v in wanted.items() if v is not None}
+    with views(folder, facts) as base:
+        if sql is not None:
+            if filters:
+                raise UnknownName("Both sql and filters are given; put the filters into the WHERE of the sql.")
+            return _select(base, sql)
+        return _filtered(base, filters, [pathology] if isinstance(pathology, str) else pathology)
+
+
+def _read(source: Path | str | pd.DataFrame, mapping: Path | str | None, participants: Path | str | None) -> RawTable:
+    if isinstance(source, pd.DataFrame):
+        digest = (
+            f"{int(np.bitwise_xor.reduce(pd.util.hash_pandas_object(source).to_numpy())):016x}" if len(source) else ""
+        )
+        return RawTable(source, digest=digest)
+    path = Path(source)
+    how: TableMapping | None = None if mapping is None else read_mapping(Path(mapping), COLUMNS)
+    home = None if mapping is None else Path(mapping).absolute().parent
+    people = None if participants is None else Path(participants)
+    if not path.exists():
+        raise UnreadableFile(f"{path} does not exist; check the path.")
+    if not path.is_dir():
+        return read_observations(path, how, home, people)
+    if not is_output_folder(path):
+        raise UnreadableFile(f"{path.name} holds no tables of `qcord run`; give its output folder, or a table file.")
+    return read_outputs(path, how, home, people)
+
+
+def _prepared(raw: RawTable, site: str | None) -> pd.DataFrame:
+    """Observations with units of persons, site and what the sidecars say."""
+    frame = raw.frame.copy()
+    for name, unit in raw.units.items():
+        if name not in _OWN_UNIT or name not in frame.columns:
+            continue
+        numbers = pd.to_numeric(frame[name], errors="coerce")
+        by = conversion(unit, _OWN_UNIT[name], name)
+        frame[name] = (numbers * by).astype(object).where(numbers.notna(), frame[name])
+    if site is not None:
+        frame["site"] = frame["site"].fillna(site) if "site" in frame.columns else site
+    if "site" not in frame.columns:
+        raise MissingMetadata("No site is stated; give one (--site), or name its column in a mapping.")
+    if "images" in frame.columns:
+        prints = {k: fingerprint(s) for k, s in raw.sidecars.items()}
+        facts = {
+            "protocol": {k: str(p) for k, p in prints.items() if p is not None},
+            "manufacturer": {k: maker_name(str(s[0].get("Manufacturer", ""))) for k, s in raw.sidecars.items() if s},
+            "scanner": {k: str(s[0].get("ManufacturersModelName", "")) for k, s in raw.sidecars.items() if s},
+        }
+        for name, words in facts.items():
+            found = as_text(frame["images"].map(words)).replace("", np.nan)
+            frame[name] = frame[name].fillna(found) if name in frame.columns else found
+        frame = frame.drop(columns="images")
+    return frame
+
+
+def _select(base: duckdb.DuckDBPyConnection, sql: str) -> pd.DataFrame:
+    try:
+        statements = base.extract_statements(sql)
+        if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
+            raise UnknownName("The sql is not one SELECT; a query only reads.")
+        return base.execute(sql).df()
+    except duckdb.Error as error:
+        reason = " ".join(str(error).split("\n\n")[0].split())
+        raise UnknownName(
+            f"The sql cannot be carried out ({reason}); it may read the views observations, reference, quarantine, "
+            f"history with the columns row_id, {', '.join(COLUMNS)}."
+        ) from error
+
+
+def _filtered(
+    base: duckdb.DuckDBPyConnection, filters: Mapping[str, Sequence[str]], pathology: Sequence[str] | None
+) -> pd.DataFrame:
+    diagnoses = None if pathology is None or ANY in pathology else [pathology_name(p) for p in pathology]
+    healthy_only = diagnoses == [HEALTHY]
+    source = "observations"
+    if not healthy_only:
+        source = "(SELECT * FROM observations UNION ALL BY NAME SELECT * FROM reference)"
+    conditions: list[str] = []
+    values: list[str] = []
+    words = dict(filters)
+    if "metric" in words:
+        words["metric"] = [metric_name(m) for m in words["metric"]]
+    if diagnoses is not None and not healthy_only:
+        words["pathology"] = diagnoses
+    for name, found in words.items():
+        conditions.append(f"{name} IN ({', '.join('?' * len(found))})")
+        values += found
+    where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
+    order = "metric, region, level, site, participant_id, session_id, row_id"
+    result = base.execute(f"SELECT row_id, {', '.join(COLUMNS)} FROM {source} {where} ORDER BY {order}", values).df()
+    if result.empty:
+        _explain_nothing(base, source, words)
+    for name in COLUMNS:
+        if name not in NUMBERS:
+            result[name] = as_text(result[name])
+    return result[list(COLUMNS)]
+
+
+def _explain_nothing(base: duckdb.DuckDBPyConnection, source: str, words: Mapping[str, Sequence[str]]) -> None:
+    """Raise if a wanted word is nowhere in the database; a combination that does not occur is an empty table."""
+    for name, found in words.items():
+        known = [str(r[0]) for r in base.execute(f"SELECT DISTINCT {name} FROM {source} ORDER BY 1").fetchall() if r[0]]
+        absent = [w for w in found if w not in known]
+        if absent:
+            some = ", ".join(known[:12]) + (" ..." if len(known) > 12 else "")
+            raise UnknownName(f"The database holds no {name} '{absent[0]}'; it has {some or 'none'}.")
+
+
+def _stored(folder: Path, facts: Mapping[str, Any], table: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, str]]:
+    """Current rows, healthy and not, of the persons of a table, and the unit of each metric."""
+    with views(folder, facts) as base:
+        base.register("wanted", table[["site", "participant_id"]].drop_duplicates())
+        base.register("metrics", table[["metric"]].drop_duplicates())
+        everything = "(SELECT * FROM observations UNION ALL BY NAME SELECT * FROM reference)"
+        found = base.execute(
+            f"SELECT row_id, {', '.join(COLUMNS)} FROM {everything} SEMI JOIN wanted USING (site, participant_id)"
+        ).df()
+        units = base.execute(
+            f"SELECT metric, any_value(unit) AS unit FROM {everything} SEMI JOIN metrics USING (metric) GROUP BY metric"
+        ).df()
+    for name in COLUMNS:
+        if name not in NUMBERS:
+            found[name] = as_text(found[name])
+    return found, dict(zip(units["metric"], units["unit"], strict=True))
+
+
+def _summary(entry: Entry, result: Compared, notes: tuple[str, ...]) -> Added:
+    healthy = result.new["pathology"].eq(HEALTHY)
+    accepted = result.new[healthy]
+    refused = pd.concat([entry.refused["reason"], result.refused["reason"]]).value_counts()
+    return Added(
+        accepted=len(accepted),
+        reference=int((~healthy).sum()),
+        superseded=int(result.new["supersedes"].notna().sum()),
+        stored=result.n_stored,
+        empty=entry.n_empty,
+        quarantined={str(k): int(v) for k, v in refused.items()},
+        notes=notes,
+        persons=len(accepted[["participant_id", "site"]].drop_duplicates()),
+        cells=len(accepted[["metric", "region", "level"]].drop_duplicates()),
+    )
+
+
+def _counts(added: Added) -> dict[str, Any]:
+    counts = ("accepted", "reference", "superseded", "stored", "empty", "persons", "cells")
+    return {"counts": {n: getattr(added, n) for n in counts}, "quarantined": dict(added.quarantined)}
+
+
+def summary_of_cells(rows: pd.DataFrame) -> pd.DataFrame:
+    """Persons, sites, ages, mean and standard deviation (over values) of each cell of observations."""
+    cells = rows.groupby(["metric", "unit", "region", "level"], sort=True, dropna=False)
+    return cells.agg(
+        values=("value", "size"),
+        persons=("participant_id", "nunique"),
+        sites=("site", "nunique"),
+        youngest=("age", "min"),
+        oldest=("age", "max"),
+        mean=("value", "mean"),
+        sd=("value", "std"),
+    ).reset_index()
+
+
+def write_rows(rows: pd.DataFrame, path: Path) -> None:
+    """Write a table: Parquet or comma-separated by its ending, else tab-separated.
+
+    Raises
+    ------
+    NotWritable
+        If it cannot be written.
+    """
+    if path.suffix == ".parquet":
+        write_parquet(path, rows)
+    elif path.suffix == ".csv":
+        write_bytes(path, rows.to_csv(index=False).encode())
+    else:
+        write_bytes(path, rows.to_csv(index=False, sep="\t", na_rep="n/a").encode())
