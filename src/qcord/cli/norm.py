@@ -106,4 +106,6 @@ def query(
         plain().print(f"{out}: {len(rows)} rows")
         return
     table = rows if sql is not None else summary_of_cells(rows)
-    plain().print("no row" if table.empty else table.to_string(index=False, max_rows=60, na_rep="", float_format="{:.4g}".format))
+    plain().print(
+        "no row" if table.empty else table.to_string(index=False, max_rows=60, na_rep="", float_format="{:.4g}".format)
+    )

@@ -11,9 +11,8 @@ from qcord.normative.names import maker_name
 NAMES = ("PulseSequenceType", "ScanningSequence", "MRAcquisitionType", "SequenceName")
 NUMBERS: tuple[tuple[str, str, int], ...] = (
     ("MagneticFieldStrength", "T", 2),
-    ("RepetitionTimeExcitation", "TR", 2),
-    ("RepetitionTimePreparation", "TRprep", 2),
     ("RepetitionTime", "TR", 2),
+    ("RepetitionTimePreparation", "TRprep", 2),
     ("EchoTime", "TE", 2),
     ("InversionTime", "TI", 2),
     ("FlipAngle", "FA", 2),
@@ -26,6 +25,9 @@ NUMBERS: tuple[tuple[str, str, int], ...] = (
     ("MultibandAccelerationFactor", "multiband", 2),
 )
 """Sidecar field, its short name and its significant digits: jitter of a scanner's clock is no other protocol."""
+
+OTHER_NAMES = {"RepetitionTime": "RepetitionTimeExcitation"}
+"""Field that goes first where both are there."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,8 @@ def fingerprint(sidecars: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> Fi
     for name, _, digits in NUMBERS:
         if diffusion and name.startswith("RepetitionTime"):
             continue  # follows the person's pulse where diffusion scans are gated, and hardly touches diffusivities
-        numbers = {v for s in several for v in _rounded(s.get(name), digits, name == "BValue")}
+        values = (s.get(OTHER_NAMES.get(name, name), s.get(name)) for s in several)
+        numbers = {v for value in values for v in _rounded(value, digits, name == "BValue")}
         if numbers:
             facts[name] = sorted(numbers)
     if not set(facts) - {"Manufacturer", "ManufacturersModelName"}:

@@ -243,6 +243,7 @@ def _in_own_units(table: pd.DataFrame, notes: list[str]) -> tuple[pd.DataFrame, 
     factor = pd.Series(1.0, index=table.index)
     unit = table["unit"].copy()
     mixed = pd.Series(False, index=table.index)
+    unstated: dict[str, str] = {}
     rows = group_codes(table, ("metric", "unit"))
     first = table.groupby(rows, sort=True)[["metric", "unit"]].first()
     first["n"] = np.bincount(rows)
@@ -258,10 +259,13 @@ def _in_own_units(table: pd.DataFrame, notes: list[str]) -> tuple[pd.DataFrame, 
             here = rows == group
             unit[here] = own or np.nan
             if pd.isna(row["unit"]):
-                notes.append(f"unit of {metric} is not stated in {row['n']} rows: taken as {own or 'unknown'}")
+                unstated[str(metric)] = own or "unknown"
             elif (by := conversion(str(row["unit"]), own, str(metric))) != 1:
                 factor[here] = by
                 notes.append(f"{metric} of {row['n']} rows converted from {row['unit']} to {own}")
+    if unstated:
+        some = ", ".join(f"{m} in {u}" for m, u in list(unstated.items())[:8]) + (" ..." if len(unstated) > 8 else "")
+        notes.append(f"units are not stated: taken as {some}")
     value = table["value"] * factor
     return table.assign(value=value, se=table["se"] * factor, unit=unit), mixed
 
@@ -296,13 +300,17 @@ def _reasons(table: pd.DataFrame, mixed: "pd.Series[bool]") -> "pd.Series[str]":
             refuse(table["metric"].eq(metric) & impossible, why)
     refuse(~np.isfinite(table["value"]), "value is not finite")
     refuse(table["se"].notna() & ~(np.isfinite(table["se"]) & (table["se"] >= 0)), "standard error is no number >= 0")
-    failed = table["quality"].str.lower().ne("ok")
-    refuse(failed, "quality is not ok")
-    refuse(table["pathology"].isna(), "pathology is not stated (HC for healthy)")
+    for word in table["quality"].unique():
+        if str(word).lower() != "ok":
+            refuse(table["quality"].eq(word), f"quality: {str(word)[:40]}")
+    refuse(
+        table["pathology"].isna(),
+        'pathology is not stated (of healthy people: [constants] pathology = "HC" in a mapping)',
+    )
     healthy = table["pathology"].eq(HEALTHY)
-    refuse(healthy & table["age"].isna(), "age is missing")
+    refuse(healthy & table["age"].isna(), "age is missing (join a table with --participants)")
     refuse(table["age"].notna() & ~table["age"].between(0, 120), "age must be 0 to 120 years")
-    refuse(healthy & table["sex"].isna(), "sex is missing (F or M)")
+    refuse(healthy & table["sex"].isna(), "sex is missing, F or M (join a table with --participants)")
     return reason
 
 
