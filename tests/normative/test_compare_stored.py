@@ -1,7 +1,7 @@
 import numpy as np
 import pandas as pd
-from norm_cohort import cohort
 
+from norm_cohort import cohort
 from qcord.normative.compare_stored import compared
 from qcord.normative.observations import checked
 

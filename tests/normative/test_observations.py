@@ -3,8 +3,8 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from norm_cohort import cohort
 
+from norm_cohort import cohort
 from qcord.core.errors import ImplausibleValue, MissingMetadata, QcordError, UnitMismatch, UnknownName
 from qcord.normative.observations import COLUMNS, checked
 from qcord.normative.plausible import FACTORS, PLAUSIBLE, conversion, plausible

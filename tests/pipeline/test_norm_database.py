@@ -10,8 +10,8 @@ import duckdb
 import numpy as np
 import pandas as pd
 import pytest
-from norm_cohort import cohort
 
+from norm_cohort import cohort
 from qcord import api
 from qcord.cli.main import main
 from qcord.core.errors import QcordError, UnknownName, UnreadableFile

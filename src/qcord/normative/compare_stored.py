@@ -6,7 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from qcord.core.arrays import BoolArray
+from qcord.core.text_column import TEXT
 from qcord.normative.observations import KEY, group_codes, persons_at_odds
+
+OTHER_UNIT = "the database holds this metric in another unit"
 
 CLOSE = 1e-9
 """Relative difference up to which two values are one and the same number, printed twice."""
@@ -52,6 +56,11 @@ def compared(
     Compared
         Rows in the order of the table.
     """
+    own = table["metric"].map(dict(units or {}))
+    other_unit = (own.notna() & own.astype(object).ne(table["unit"].astype(object))).to_numpy()
+    if stored.empty:
+        nothing = pd.array(np.full(len(table), pd.NA, dtype=object), dtype="Int64")
+        return Compared(table.assign(supersedes=nothing)[~other_unit], _refused(table, other_unit), 0)
     both = pd.concat([stored, table], ignore_index=True)
     key = group_codes(both, KEY)
     where = pd.Series(np.arange(len(stored)), index=key[: len(stored)])
@@ -65,8 +74,7 @@ def compared(
         reason[replaced] = "another value is stored for this person, session, cell, protocol and software"
     gone = found[replaced] if supersede else np.empty(0, dtype=int)
     reason[reason == ""] = _against_others(table, stored.drop(stored.index[gone]), reason == "")
-    own = table["metric"].map(dict(units or {}))
-    reason[own.notna() & own.ne(table["unit"]) & (reason == "")] = "the database holds this metric in another unit"
+    reason[other_unit & (reason == "")] = OTHER_UNIT
     reason[same] = ""
     fresh = ~same & (reason == "").to_numpy()
     ids = np.full(len(table), pd.NA, dtype=object)
@@ -89,6 +97,11 @@ def _same(new: pd.DataFrame, stored: pd.DataFrame) -> np.ndarray[tuple[int, ...]
 def _against_others(table: pd.DataFrame, stored: pd.DataFrame, wanted: "pd.Series[bool]") -> "pd.Series[str]":
     """Why new rows contradict what stays stored of the same person."""
     both = pd.concat([stored, table[wanted]], ignore_index=True)
-    reason = persons_at_odds(both).iloc[len(stored) :]
-    reason.index = table.index[wanted]
-    return reason.mask(reason != "", reason + ", beside what is stored")
+    reason = persons_at_odds(both)[len(stored) :]
+    reason[reason != ""] += ", beside what is stored"
+    return pd.Series(reason, index=table.index[wanted])
+
+
+def _refused(table: pd.DataFrame, other_unit: BoolArray) -> pd.DataFrame:
+    found = table[other_unit]
+    return found.assign(reason=pd.Series(OTHER_UNIT, index=found.index, dtype=TEXT))

@@ -3,10 +3,12 @@
 import re
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from qcord.core.arrays import IntArray
 from qcord.core.errors import UnknownName
 from qcord.core.labels import COMBINED, CSF, TRACTS, VERTEBRAE
 from qcord.core.text_column import TEXT
@@ -85,8 +87,13 @@ def _vertebra(text: str) -> str:
     return word
 
 
-def translated(column: pd.Series, translate: Callable[[str], str]) -> pd.Series:
-    """Column with each distinct text translated once; an empty text becomes NaN."""
-    codes, names = pd.factorize(column)
-    words = np.array([*(translate(str(n)) or np.nan for n in names), np.nan], dtype=object)
-    return pd.Series(words[codes], index=column.index, name=column.name, dtype=TEXT)
+def translated(column: "pd.Series[Any]", translate: Callable[[str], str]) -> "pd.Series[Any]":
+    """Categories of a column of text, each distinct text translated once; an empty text becomes missing."""
+    codes, found = pd.factorize(column)
+    words = [translate(str(n)) for n in found]
+    names = sorted({w for w in words if w})
+    place = {w: k for k, w in enumerate(names)}
+    own: IntArray = np.array([*(place.get(w, -1) for w in words), -1])[codes]
+    return pd.Series(
+        pd.Categorical.from_codes(own, categories=pd.Index(names, dtype=TEXT)), index=column.index, name=column.name
+    )

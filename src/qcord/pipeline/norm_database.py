@@ -1,5 +1,6 @@
 """The database of healthy values: add what was measured, read what is there."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from qcord.ingest.norm_tables import RawTable, read_observations
 from qcord.normative.compare_stored import Compared, compared
 from qcord.normative.fingerprint import fingerprint
 from qcord.normative.names import HEALTHY, maker_name, pathology_name
-from qcord.normative.observations import COLUMNS, NUMBERS, Entry, checked
+from qcord.normative.observations import COLUMNS, NUMBERS, Entry, sorted_out, with_text
 from qcord.normative.plausible import conversion, metric_name
 from qcord.pipeline.lock_folder import locked
 from qcord.pipeline.norm_store import read_facts, require_database, views, write_addition, write_parquet
@@ -97,19 +98,22 @@ def norm_add(
     folder = Path(database).absolute()
     require_database(folder, or_new=True)
     raw = _read(source, mapping, participants)
-    entry = checked(_prepared(raw, site))
+    entry = sorted_out(_prepared(raw, site))
     notes = raw.notes + entry.notes
     name = "table" if isinstance(source, pd.DataFrame) else Path(source).name
     require_writable(folder)
     with locked(folder):
         facts = read_facts(folder)
-        table = pd.concat([entry.accepted, entry.reference], ignore_index=True)
-        result = compared(table, *_stored(folder, facts, table), supersede=supersede)
+        table = _joined(entry.accepted, entry.reference)
+        stored, units = _stored(folder, facts, table)
+        result = compared(table if stored.empty else with_text(table), stored, units, supersede=supersede)
         added = _summary(entry, result, notes)
         healthy = result.new["pathology"].eq(HEALTHY)
-        refused = pd.concat([entry.refused, result.refused], ignore_index=True)
+        refused = pd.concat([with_text(entry.refused), with_text(result.refused)], ignore_index=True)
         tables = {"observations": result.new[healthy], "reference": result.new[~healthy], "quarantine": refused}
-        write_addition(folder, facts, tables, {"source": name, "digest": raw.digest, **_counts(added)})
+        write_addition(
+            folder, facts, tables, {"source": name, "digest": raw.digest or _digest(table), **_counts(added)}
+        )
     return added
 
 
@@ -163,12 +167,19 @@ def norm_query(
         return _filtered(base, filters, [pathology] if isinstance(pathology, str) else pathology)
 
 
+def _joined(accepted: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:
+    """Healthy and other observations, whose categories are the same, in one table."""
+    return accepted if reference.empty else pd.concat([accepted, reference], ignore_index=True)
+
+
+def _digest(table: pd.DataFrame) -> str:
+    """SHA-256 of the values of observations that come from memory."""
+    return hashlib.sha256(np.ascontiguousarray(table["value"].to_numpy()).tobytes()).hexdigest()
+
+
 def _read(source: Path | str | pd.DataFrame, mapping: Path | str | None, participants: Path | str | None) -> RawTable:
     if isinstance(source, pd.DataFrame):
-        digest = (
-            f"{int(np.bitwise_xor.reduce(pd.util.hash_pandas_object(source).to_numpy())):016x}" if len(source) else ""
-        )
-        return RawTable(source, digest=digest)
+        return RawTable(source)
     path = Path(source)
     how: TableMapping | None = None if mapping is None else read_mapping(Path(mapping), COLUMNS)
     home = None if mapping is None else Path(mapping).absolute().parent
