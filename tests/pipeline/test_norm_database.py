@@ -168,6 +168,17 @@ HOSTILE = {
     "ragged": lambda f: f.to_csv(index=False).encode() + b"a,b" + b",c" * 40 + b"\n",
     "not UTF-8": lambda f: f.assign(site="Zürich").to_csv(index=False).encode("latin-1"),
     "not text": lambda f: bytes(range(256)) * 20,
+    "mixed units": lambda f: (
+        f.assign(metric="T1", unit=["s", "ms"] * 6, value=f["value"] * ([1, 1000] * 6)).to_csv(index=False).encode()
+    ),
+    "constant metric": lambda f: f.assign(value=0.7).to_csv(index=False).encode(),
+    "no ages": lambda f: f.drop(columns="age").to_csv(index=False).encode(),
+    "no diagnosis": lambda f: f.drop(columns="pathology").to_csv(index=False).encode(),
+    "one person twice": lambda f: (
+        f.assign(participant_id="p", age=range(20, 32), level=[f"T{i}" for i in range(1, 13)])
+        .to_csv(index=False)
+        .encode()
+    ),
     "unknown unit": lambda f: f.assign(unit="furlong").to_csv(index=False).encode(),
 }
 

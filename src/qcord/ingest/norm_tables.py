@@ -223,7 +223,7 @@ def _columns(
         usual = next((lower[n] for n in (name, *USUAL.get(name, ())) if n in lower), None)
         if usual is not None:
             found[name] = table[usual]
-    return pd.DataFrame(found, index=table.index)
+    return pd.DataFrame(found, index=table.index, copy=False)
 
 
 def _column(table: pd.DataFrame, name: str, source: str) -> "pd.Series[Any]":
@@ -235,7 +235,7 @@ def _column(table: pd.DataFrame, name: str, source: str) -> "pd.Series[Any]":
 
 
 def _with_constants(frame: pd.DataFrame, how: TableMapping) -> pd.DataFrame:
-    result = frame.copy()
+    result = frame.copy(deep=False)
     for name, words in how.words.items():
         if name in result.columns:
             result[name] = result[name].replace(words)

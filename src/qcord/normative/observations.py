@@ -196,15 +196,13 @@ def _typed(frame: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
     extra = [str(c) for c in frame.columns if c not in COLUMNS]
     if extra:
         notes.append(f"columns not used: {', '.join(extra[:8])}{' ...' if len(extra) > 8 else ''}")
-    table = pd.DataFrame(index=range(len(frame)))
+    columns: dict[str, Any] = {}
     for name in COLUMNS:
-        if name not in frame.columns:
-            table[name] = pd.Series(np.nan, index=table.index, dtype=float if name in NUMBERS else TEXT)
-        elif name in NUMBERS:
-            table[name] = _numbers(frame[name], name).array
+        if name in frame.columns:
+            columns[name] = _numbers(frame[name], name).array if name in NUMBERS else frame[name].array
         else:
-            table[name] = frame[name].array
-    return table
+            columns[name] = pd.Series(np.nan, index=range(len(frame)), dtype=float if name in NUMBERS else TEXT).array
+    return pd.DataFrame(columns, copy=False)
 
 
 def _numbers(column: pd.Series, name: str) -> "pd.Series[float]":

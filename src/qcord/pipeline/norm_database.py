@@ -10,7 +10,7 @@ import duckdb
 import numpy as np
 import pandas as pd
 
-from qcord.core.errors import MissingMetadata, UnknownName, UnreadableFile
+from qcord.core.errors import ImplausibleValue, MissingMetadata, UnknownName, UnreadableFile
 from qcord.core.text_column import as_text
 from qcord.ingest.norm_mapping import TableMapping, read_mapping
 from qcord.ingest.norm_outputs import is_output_folder, read_outputs
@@ -93,14 +93,15 @@ def norm_add(
     Raises
     ------
     QcordError
-        If the table cannot be read or is not what it says; then nothing is written.
+        If the table cannot be read, is not what it says, or no row of it can be used; then nothing is written.
     """
     folder = Path(database).absolute()
     require_database(folder, or_new=True)
     raw = _read(source, mapping, participants)
     entry = sorted_out(_prepared(raw, site))
     notes = raw.notes + entry.notes
-    name = "table" if isinstance(source, pd.DataFrame) else Path(source).name
+    name = "the table" if isinstance(source, pd.DataFrame) else Path(source).name
+    _require_use(entry, name)
     require_writable(folder)
     with locked(folder):
         facts = read_facts(folder)
@@ -167,6 +168,16 @@ def norm_query(
         return _filtered(base, filters, [pathology] if isinstance(pathology, str) else pathology)
 
 
+def _require_use(entry: Entry, name: str) -> None:
+    """Raise if no row can be used: the fault then lies in the table or its mapping, not in single rows."""
+    if entry.accepted.empty and entry.reference.empty:
+        reasons = list(entry.reasons.items())
+        why = "; ".join(f"{n} x {reason}" for reason, n in reasons[:3]) + (" ..." if len(reasons) > 3 else "")
+        raise ImplausibleValue(
+            f"None of the {len(entry.refused)} values of {name} can be used ({why}); mend this and add it again."
+        )
+
+
 def _joined(accepted: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:
     """Healthy and other observations, whose categories are the same, in one table."""
     return accepted if reference.empty else pd.concat([accepted, reference], ignore_index=True)
@@ -195,7 +206,7 @@ def _read(source: Path | str | pd.DataFrame, mapping: Path | str | None, partici
 
 def _prepared(raw: RawTable, site: str | None) -> pd.DataFrame:
     """Observations with units of persons, site and what the sidecars say."""
-    frame = raw.frame.copy()
+    frame = raw.frame.copy(deep=False)
     for name, unit in raw.units.items():
         if name not in _OWN_UNIT or name not in frame.columns:
             continue
@@ -204,7 +215,7 @@ def _prepared(raw: RawTable, site: str | None) -> pd.DataFrame:
         frame[name] = (numbers * by).astype(object).where(numbers.notna(), frame[name])
     if site is not None:
         frame["site"] = frame["site"].fillna(site) if "site" in frame.columns else site
-    if "site" not in frame.columns:
+    if "site" not in frame.columns or frame["site"].isna().all():
         raise MissingMetadata("No site is stated; give one (--site), or name its column in a mapping.")
     if "images" in frame.columns:
         prints = {k: fingerprint(s) for k, s in raw.sidecars.items()}
