@@ -17,6 +17,7 @@ PAGES = (
     "docs/norms.md",
     "docs/reliable-change.md",
     "docs/harmonisation.md",
+    "docs/normative-database.md",
 )
 
 
@@ -47,7 +48,7 @@ def test_verbs_that_the_readme_lists_exist():
     from qcord.cli.main import app
 
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    for verb in ("run", "demo", "phantom", "fit", "segment", "register", "extract", "assets", "doctor"):
+    for verb in ("run", "demo", "phantom", "fit", "segment", "register", "extract", "norm", "assets", "doctor"):
         assert f"`{verb}`" in text or f"qcord {verb}" in text
         assert app[verb]
 

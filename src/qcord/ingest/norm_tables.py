@@ -302,6 +302,9 @@ def is_toolbox(table: pd.DataFrame) -> bool:
     return "VertLevel" in columns and bool(columns & {"WA()", "ML()", "MAP()", "MEAN(area)"})
 
 
+COVERED = 0.5
+"""Share of the slices that a level has at most below which it counts as cut off (assumed)."""
+
 _TOOLBOX_METRICS = ("FA", "MD", "RD", "AD", "MTR", "MTsat", "T1", "T2", "T2star", "R2star", "MK", "ihMTR")
 _CONTRASTS = (("T1w", "T1w"), ("T2star", "T2star"), ("T2s", "T2star"), ("T2w", "T2w"))
 _SHAPE = ("area", "diameter_AP", "diameter_RL", "eccentricity", "solidity", "angle_AP", "angle_RL")
@@ -326,7 +329,7 @@ def toolbox_observations(table: pd.DataFrame, source: str, how: TableMapping, no
     )
     notes.append("STD() of the toolbox is a spread over voxels or slices, no standard error: se is left empty")
     if "MEAN(area)" in table.columns:
-        frame = _shape_observations(table, base, names, source)
+        frame = _shape_observations(table, base.assign(quality=_coverage(table)), names, source)
     else:
         column = next(c for c in ("MAP()", "ML()", "WA()") if c in table.columns)
         stem = [w.lower() for w in re.split(r"[^A-Za-z0-9]+", source.partition(".")[0])]
@@ -338,6 +341,15 @@ def toolbox_observations(table: pd.DataFrame, source: str, how: TableMapping, no
         software = base["software"] + " " + column.removesuffix("()").lower()
         frame = base.assign(region=table["Label"], metric=metric, value=table[column], software=software)
     return frame
+
+
+def _coverage(table: pd.DataFrame) -> "pd.Series[Any]":
+    """``ok``, or that a level lies only partly in the image, so that its mean is that of another place."""
+    quality = pd.Series("ok", index=table.index)
+    if "n_slices" in table.columns:
+        slices = pd.to_numeric(table["n_slices"], errors="coerce")
+        quality[slices < COVERED * slices.groupby(table["VertLevel"]).transform("max")] = "level partly in the image"
+    return quality
 
 
 def _shape_observations(table: pd.DataFrame, base: pd.DataFrame, names: "pd.Series[Any]", source: str) -> pd.DataFrame:
