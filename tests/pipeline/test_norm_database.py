@@ -124,6 +124,12 @@ def test_quarantine_holds_rows_with_reasons(database):
     assert kept["participant_id"].tolist() == ["p002", "p005"]
     assert kept["reason"].tolist()[0] == "quality: motion"
     assert dict(added.quarantined) == kept["reason"].value_counts().to_dict()
+    again = norm_add(frame, database)
+    assert dict(again.quarantined) == dict(added.quarantined)
+    assert len(norm_query(database, sql="SELECT * FROM quarantine")) == 2
+    frame.loc[2, "quality"] = "ghosts"
+    norm_add(frame, database)
+    assert len(norm_query(database, sql="SELECT * FROM quarantine")) == 3
 
 
 def test_additions_at_the_same_time_lose_nothing(tmp_path):

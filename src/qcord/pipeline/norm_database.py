@@ -18,7 +18,7 @@ from qcord.ingest.norm_tables import RawTable, read_observations
 from qcord.normative.compare_stored import Compared, compared
 from qcord.normative.fingerprint import fingerprint
 from qcord.normative.names import HEALTHY, maker_name, pathology_name
-from qcord.normative.observations import COLUMNS, NUMBERS, Entry, sorted_out, with_text
+from qcord.normative.observations import COLUMNS, KEY, NUMBERS, Entry, sorted_out, with_text
 from qcord.normative.plausible import conversion, metric_name
 from qcord.pipeline.lock_folder import locked
 from qcord.pipeline.norm_store import read_facts, require_database, views, write_addition, write_parquet
@@ -111,7 +111,8 @@ def norm_add(
         added = _summary(entry, result, notes)
         healthy = result.new["pathology"].eq(HEALTHY)
         refused = pd.concat([with_text(entry.refused), with_text(result.refused)], ignore_index=True)
-        tables = {"observations": result.new[healthy], "reference": result.new[~healthy], "quarantine": refused}
+        unseen = _not_in_quarantine(folder, facts, refused)
+        tables = {"observations": result.new[healthy], "reference": result.new[~healthy], "quarantine": unseen}
         write_addition(
             folder, facts, tables, {"source": name, "digest": raw.digest or _digest(table), **_counts(added)}
         )
@@ -300,6 +301,18 @@ def _stored(folder: Path, facts: Mapping[str, Any], table: pd.DataFrame) -> tupl
         if name not in NUMBERS:
             found[name] = as_text(found[name])
     return found, dict(zip(units["metric"], units["unit"], strict=True))
+
+
+def _not_in_quarantine(folder: Path, facts: Mapping[str, Any], refused: pd.DataFrame) -> pd.DataFrame:
+    """Refused rows that no earlier addition has put there, with the same value and for the same reason."""
+    if refused.empty:
+        return refused
+    alike = " AND ".join(f"q.{c} IS NOT DISTINCT FROM CAST(r.{c} AS VARCHAR)" for c in (*KEY, "reason"))
+    with views(folder, facts) as base:
+        base.register("refused", refused[[*KEY, "value", "reason"]].assign(place=np.arange(len(refused))))
+        known = f"SELECT 1 FROM quarantine q WHERE q.value = r.value AND {alike}"
+        found = base.execute(f"SELECT place FROM refused r WHERE NOT EXISTS ({known}) ORDER BY place").df()
+    return refused.iloc[found["place"].to_numpy()]
 
 
 def _summary(entry: Entry, result: Compared, notes: tuple[str, ...]) -> Added:
