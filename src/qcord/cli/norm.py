@@ -6,6 +6,7 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
+from qcord.cli import norm_models
 from qcord.cli.progress import plain
 
 Many = Parameter(consume_multiple=True, negative="")
@@ -109,3 +110,7 @@ def query(
     plain().print(
         "no row" if table.empty else table.to_string(index=False, max_rows=60, na_rep="", float_format="{:.4g}".format)
     )
+
+
+app.command(norm_models.fit, name="fit")
+app.command(norm_models.adapt, name="adapt")
