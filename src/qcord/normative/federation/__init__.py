@@ -1,0 +1,1 @@
+"""Pooling between hospitals: sums over groups of people travel, rows of people do not."""
