@@ -19,6 +19,8 @@ _PLACES = {
     "extract": "qcord.pipeline.extract",
     "norm_add": "qcord.pipeline.norm_database",
     "norm_query": "qcord.pipeline.norm_database",
+    "norm_export": "qcord.pipeline.norm_federation",
+    "norm_merge": "qcord.pipeline.norm_federation",
     "assets": "qcord.pipeline.assets",
     "doctor": "qcord.pipeline.doctor",
     "load_template": "qcord.pipeline.templates",

@@ -35,6 +35,8 @@ class Entry:
         Name of what was asked for; the same request on the same data is the same entry.
     design : str
         Columns of the design: sums of the same people by further columns would be further equations for their values.
+    members : tuple of str
+        Hashes of all people, by their labels alone.
     people : mapping of str to tuple of str
         For each set of people whose sums left (one per site and cell), hashes of the people with their covariates.
     values : mapping of str to tuple of str
@@ -45,6 +47,7 @@ class Entry:
 
     request: str
     design: str
+    members: tuple[str, ...]
     people: Mapping[str, tuple[str, ...]]
     values: Mapping[str, tuple[str, ...]]
     epsilon: float = float("inf")
@@ -117,8 +120,7 @@ class Ledger:
 
     def _check_overlap(self, entry: Entry, cell_size: int) -> None:
         earlier = [e for e in self.entries if e.exact]
-        new = frozenset().union(*entry.people.values())
-        if any(not new.isdisjoint(p) for e in earlier if e.design != entry.design for p in e.people.values()):
+        if any(e.design != entry.design and not set(entry.members).isdisjoint(e.members) for e in earlier):
             raise TooRevealing(
                 "The same people were exported with other columns of the design; both together would narrow down their "
                 "values, so use the settings of the first export."
@@ -149,6 +151,7 @@ class Ledger:
             {
                 "request": e.request,
                 "design": e.design,
+                "members": list(e.members),
                 "people": {k: list(v) for k, v in e.people.items()},
                 "values": {k: list(v) for k, v in e.values.items()},
                 "epsilon": None if e.exact else e.epsilon,
@@ -175,6 +178,7 @@ class Ledger:
                 Entry(
                     str(e["request"]),
                     str(e["design"]),
+                    tuple(e["members"]),
                     {str(k): tuple(v) for k, v in e["people"].items()},
                     {str(k): tuple(v) for k, v in e["values"].items()},
                     float("inf") if e["epsilon"] is None else float(e["epsilon"]),

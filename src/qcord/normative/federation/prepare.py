@@ -253,6 +253,7 @@ def _entry(groups: list[_Group], terms: Terms, budget: Budget | None, ledger: Le
     return Entry(
         _request(groups, terms, budget, ledger),
         digest(Design.of(terms).model_dump(mode="json")),
+        tuple(sorted({ledger.token(g.site, person) for g in groups for person in g.person})),
         {name[id(g)]: _tokens(g, ledger, values=False) for g in groups},
         {name[id(g)]: _tokens(g, ledger, values=True) for g in groups},
         float("inf") if budget is None else budget.epsilon,
