@@ -99,7 +99,7 @@ class Rows:
 
 
 def rows(observations: pd.DataFrame, terms: Terms) -> Rows:
-    """Values of one cell with their design, sorted by site.
+    """Values of one cell with their design, sorted by site, then by covariates and value.
 
     Parameters
     ----------
@@ -132,12 +132,14 @@ def rows(observations: pd.DataFrame, terms: Terms) -> Rows:
     if "se" in observations:
         error = np.nan_to_num(np.asarray(pd.to_numeric(observations["se"], errors="coerce"), dtype=float))
     age = covariate(observations, "age", 0.0, 120.0, "years")
-    order = np.argsort(site, kind="stable")
+    design = terms.of(observations)
+    # one order of the rows, so that sums do not depend on that of the table to the last digit
+    order = np.lexsort((error, values, *design.T[::-1], site.astype(str)))
     share = np.ones(len(values))
     if "participant_id" in observations:
         people = pd.DataFrame({"site": site, "person": observations["participant_id"].to_numpy()})
         share = 1 / people.groupby(["site", "person"], dropna=False)["site"].transform("size").to_numpy(dtype=float)
-    data = Rows(terms.of(observations), values, error**2, age, site, manufacturer, np.arange(len(values)), share)
+    data = Rows(design, values, error**2, age, site, manufacturer, np.arange(len(values)), share)
     return data.choose(order)
 
 
