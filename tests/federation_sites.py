@@ -44,9 +44,7 @@ def hospital(site, n, *, seed, manufacturer="Siemens", cells=CELLS, ages=(20, 75
 
 def hospitals(sizes=(20, 24, 28, 33, 40, 45, 52, 60), seed=0, **more):
     """Observations of each of several sites, three manufacturers in turn."""
-    return [
-        hospital(f"site{k}", n, seed=[seed, k], manufacturer=MAKERS[k % 3], **more) for k, n in enumerate(sizes)
-    ]
+    return [hospital(f"site{k}", n, seed=[seed, k], manufacturer=MAKERS[k % 3], **more) for k, n in enumerate(sizes)]
 
 
 def hash_of(text):

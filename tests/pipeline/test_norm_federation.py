@@ -146,9 +146,7 @@ def test_manufacturers_of_a_real_table_merged_are_the_whole_table(data_dir, tmp_
     files, terms = [], Terms(())
     for site in sorted(long["site"].unique()):
         files.append(tmp_path / f"{site}.json")
-        summary = norm_export(
-            long, files[-1], site=site, key=key, ledger=tmp_path / f"{site}-ledger.json", terms=terms
-        )
+        summary = norm_export(long, files[-1], site=site, key=key, ledger=tmp_path / f"{site}-ledger.json", terms=terms)
         assert summary["exported"].all()
     norms = norm_merge(files[::-1], key=key)
     assert len(norms) == 3

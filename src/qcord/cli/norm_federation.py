@@ -37,7 +37,7 @@ def export(  # noqa: PLR0913
     Parameters
     ----------
     data
-        Observations (.parquet, .csv or .tsv).
+        Database of healthy values, or a table of observations (.parquet, .csv or .tsv).
     out
         Document to write (JSON).
     key

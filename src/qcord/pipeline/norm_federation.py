@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 
 import pandas as pd
@@ -46,7 +47,7 @@ def norm_export(
     Parameters
     ----------
     data : path or DataFrame
-        Observations: a table (.parquet, .csv, .tsv) or a DataFrame.
+        Observations: a database of healthy values, a table (.parquet, .csv, .tsv) or a DataFrame.
     out : path
         Document to write (JSON).
     key : path
@@ -189,6 +190,8 @@ def _observations(data: Path | str | pd.DataFrame) -> pd.DataFrame:
     if isinstance(data, pd.DataFrame):
         return data
     path = Path(data)
+    if path.is_dir():
+        return pd.DataFrame(import_module("qcord.pipeline.norm_database").norm_query(path))
     text = {"participant_id": str, "session_id": str, "site": str}
     try:
         if path.suffix == ".parquet":
@@ -199,7 +202,7 @@ def _observations(data: Path | str | pd.DataFrame) -> pd.DataFrame:
             return pd.read_csv(path, sep="," if path.suffix == ".csv" else "\t", dtype=text, na_values=["n/a"])
     except (OSError, ValueError, RuntimeError) as error:
         raise UnreadableFile(f"The table {path.name} cannot be read; give observations as a table.") from error
-    raise UnreadableFile(f"{path.name} is no table of observations; expected .parquet, .csv or .tsv.")
+    raise UnreadableFile(f"{path.name} is no table of observations; expected a database, .parquet, .csv or .tsv.")
 
 
 def _choose(observations: pd.DataFrame, site: str | Sequence[str] | None, metric: Sequence[str] | None) -> pd.DataFrame:
