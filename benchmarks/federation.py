@@ -1,10 +1,10 @@
-"""Norms of eight hospitals from their sums against the norms of all rows in one table, and what noise costs.
+"""Norms of eight hospitals from their sums against those of all rows in one table, and what noise costs.
 
-Run ``python benchmarks/federation.py [exact]``; ``exact`` leaves the third part out. First: largest relative difference of effects, variances and z between norms
-merged from documents and norms of the pooled rows (same model); then z of the merged norm against the full fit of the
-rows, which also uses the standard error of each value and the shape of the distribution. Second: bytes of a document.
-Third: what the analytic Gaussian mechanism adds to the error of the effect of sex, as a ratio of the standard error of
-the exact norm, by epsilon and people per site.
+Run ``python benchmarks/federation.py [exact]``; ``exact`` leaves the third part out. First: largest relative
+difference of effects, variances and z between norms merged from documents and norms of the pooled rows (same model);
+then z of the merged norm against the full fit of the rows, which also uses the standard error of each value and the
+shape of the distribution. Second: bytes of a document. Third: what the analytic Gaussian mechanism adds to the error
+of the effect of sex, over the standard error of the exact norm, by epsilon and people per site.
 """
 
 import sys
@@ -16,7 +16,6 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from federation_sites import hospitals  # simulated hospitals, shared with the tests
-
 from qcord.normative.fit import CELL, fit_norms, fit_statistics
 from qcord.normative.norm import Cell, Norms
 from qcord.normative.score import score

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from federation_sites import hospital, hospitals
 
+from federation_sites import hospital, hospitals
 from qcord.cli import norm_federation as cli
 from qcord.core.errors import MissingMetadata, NotWritable, QcordError, UnknownName, UnreadableFile
 from qcord.normative.federation.cells import TooRevealing
@@ -127,7 +127,7 @@ def test_the_commands_do_the_same(tmp_path, key, capsys):
     )
     assert "3 of 3 groups" in capsys.readouterr().out
     cli.merge([tmp_path / "a.json"], out=tmp_path / "norms.json", key=key)
-    assert "30 people at 1 sites" in capsys.readouterr().out
+    assert "30 people, sites: 1" in capsys.readouterr().out
     assert Norms.from_json((tmp_path / "norms.json").read_text())
     with pytest.raises(QcordError, match="needs a table"):
         cli.export(tmp_path / "a.csv")

@@ -26,6 +26,7 @@ def export(  # noqa: PLR0913
     knots: Annotated[Sequence[float] | None, Many] = None,
     straight: Annotated[bool, Parameter(negative="")] = False,
     height: Annotated[bool, Parameter(negative="")] = False,
+    leave_out_alone: Annotated[bool, Parameter(negative="")] = False,
     epsilon: float | None = None,
     delta: float = 1e-6,
     budget: tuple[float, float] | None = None,
@@ -60,6 +61,8 @@ def export(  # noqa: PLR0913
         No bend: the effect of age is a straight line, which allows smaller groups.
     height
         Body height is a term.
+    leave_out_alone
+        Leave people out who are alone at their age (up to a tenth) and would else withhold the group.
     epsilon
         Add noise of this privacy budget.
     delta
@@ -91,6 +94,7 @@ def export(  # noqa: PLR0913
         cell_size=cell_size,
         small=small,
         terms=terms,
+        leave_out_alone=leave_out_alone,
         epsilon=epsilon,
         delta=delta,
         budget=budget,
@@ -122,7 +126,7 @@ def merge(
 
     norms = norm_merge(files, out, key=key)
     for norm in norms:
-        plain().print(f"{' / '.join(norm.cell)}: {norm.count} people at {norm.card['sites']} sites")
+        plain().print(f"{' / '.join(norm.cell)}: {norm.count} people, sites: {norm.card['sites']}")
     plain().print(f"{out}")
 
 

@@ -25,7 +25,7 @@ LEDGER = Path("~/.qcord/ledger.json")
 DELTA = 1e-6
 
 
-def norm_export(
+def norm_export(  # noqa: PLR0913
     data: Path | str | pd.DataFrame,
     out: Path | str,
     *,
@@ -36,6 +36,7 @@ def norm_export(
     cell_size: int = CELL_SIZE,
     small: bool = False,
     terms: Terms = Terms(),  # noqa: B008
+    leave_out_alone: bool = False,
     epsilon: float | None = None,
     delta: float = DELTA,
     budget: tuple[float, float] | None = None,
@@ -64,6 +65,8 @@ def norm_export(
         Allows a cell size below 10, down to 5.
     terms : Terms
         Covariates; equal at all sites. Fewer knots of age allow smaller groups.
+    leave_out_alone : bool
+        Whether people who are alone at their age (up to a tenth) are left out, who would else withhold the group.
     epsilon, delta : float
         Adds noise that hides the presence of each person to this degree; exact sums if epsilon is not given.
     budget : (epsilon, delta), optional
@@ -76,7 +79,7 @@ def norm_export(
     Returns
     -------
     DataFrame
-        One row a cell and site: people, whether exported, or why not. It stays at the site.
+        One row a cell and site: people, how many were left out, whether exported, or why not. It stays at the site.
 
     Raises
     ------
@@ -96,6 +99,7 @@ def norm_export(
         limits=limits,
         software=f"qcord {package_version()}",
         budget=noise,
+        leave_out_alone=leave_out_alone,
     )
     account = account.add(prepared.entry, cell_size, None if noise is None else total)
     document = prepared.exchange.to_bytes(secret)

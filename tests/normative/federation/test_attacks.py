@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from federation_sites import hospital
 from scipy.optimize import Bounds, LinearConstraint, least_squares, milp
 
+from federation_sites import hospital
 from qcord.normative.federation.cells import Limits, TooRevealing, reason_to_withhold, spread
 from qcord.normative.federation.ledger import new_ledger
 from qcord.normative.federation.prepare import prepare

@@ -5,8 +5,8 @@ from itertools import permutations
 import numpy as np
 import pandas as pd
 import pytest
-from federation_sites import hospital, hospitals
 
+from federation_sites import hospital, hospitals
 from qcord.core.errors import ImplausibleValue, MissingMetadata
 from qcord.normative.federation.cells import Limits, TooRevealing
 from qcord.normative.federation.exchange import Exchange, UnreadableExchange
@@ -164,6 +164,21 @@ def test_tables_that_cannot_be_counted_are_refused():
         export(table.assign(unit=["1", "%"] * (len(table) // 2)))
 
 
+def test_people_alone_at_their_age_are_left_out_on_demand_and_counted():
+    table = hospital("a", 40, seed=1, ages=(20, 50))
+    table.loc[table["participant_id"] == "a-007", "age"] = 79.0
+    with pytest.raises(TooRevealing, match="alone at their age"):
+        export(table)
+    made = prepare(table, new_ledger(), terms=TERMS, limits=Limits(), software="qcord test", leave_out_alone=True)
+    assert (made.summary["left_out"] == 1).all()
+    rest = export(table[table["participant_id"] != "a-007"])
+    for cell, sums in made.exchange.statistics.items():
+        np.testing.assert_array_equal(sums.xy, rest.statistics[cell].xy)
+    few = hospital("a", 12, seed=1)
+    with pytest.raises(TooRevealing, match="alone at their age"):
+        prepare(few, new_ledger(), terms=Terms(), limits=Limits(), software="qcord test", leave_out_alone=True)
+
+
 def budget(epsilon, bounds=BOUNDS):
     return Budget(epsilon, 1e-6, (epsilon, 1e-6), bounds)
 
@@ -209,3 +224,18 @@ def test_merged_noisy_sums_widen_the_errors_to_what_they_are_off_by():
     assert (ratio < 1.3).all()
     assert (ratio > 0.6).all()
     assert set(norm.card["noise of site means"]) == {"site0", "site1", "site2"}
+
+
+def test_body_height_travels_as_a_column_with_and_without_noise():
+    table = hospital("a", 60, seed=1)
+    heights = np.round(np.random.default_rng(1).normal(1.7, 0.08, 60), 2)
+    table = table.assign(height=np.tile(heights, 3))
+    terms = Terms((), height=True)
+    exact, drawn = (sent(export(table, terms=terms, budget=b)) for b in (None, budget(8.0)))
+    assert exact.terms.names == ("one", "male", "age", "height")
+    assert drawn.declaration.privacy.height_bounds == (145.0, 200.0)
+    for cell, sums in exact.statistics.items():
+        off = drawn.statistics[cell].xx[0] - sums.xx[0]
+        assert 0.1 < np.abs(off).max() / drawn.noise[cell].sigma < 12
+    norm = next(iter(fit_merged(merge([exact]))))
+    assert len(norm.hierarchy.coefficients) == 5

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
-from federation_sites import hospital
 from scipy import integrate, stats
 
+from federation_sites import hospital
 from qcord.core.errors import ImplausibleValue
 from qcord.normative.federation.exchange import joint
 from qcord.normative.federation.privacy import (

@@ -122,6 +122,13 @@ def spread(design: FloatArray, value: FloatArray) -> FloatArray:
     return np.asarray(np.sqrt((residual @ residual) * np.clip(1 - leverage, 0, 1)))
 
 
+def alone(design: FloatArray, value: FloatArray) -> BoolArray:
+    """Whose value (n,) the sums leave open by less than `SPREAD` (see `spread`): no other is of that age, say."""
+    basis = _basis(design)
+    left = max(len(value) - basis.shape[1], 0)
+    return np.asarray(left * (1 - (basis**2).sum(axis=1)) < SPREAD**2)
+
+
 def design_numbers(terms: Terms) -> int:
     """Different numbers among the sums of products of columns, less the number of people."""
     p = len(terms.names)
@@ -154,16 +161,14 @@ def _too_fine(design: FloatArray, terms: Terms) -> str:
 def _determined(design: FloatArray, value: FloatArray) -> str:
     """Sums that leave too narrow an interval for the value of someone, or one person who holds most of a sum."""
     basis = _basis(design)
-    left = len(value) - basis.shape[1]
     residual = value - basis @ (basis.T @ value)
     total = float(residual @ residual)
     if total <= len(value) * (1e-9 * float(np.abs(value).max(initial=0))) ** 2:
         return "all values follow from age and sex"
-    deviation = np.sqrt(total / max(left, 1))
-    if float(spread(design, value).min()) < SPREAD * deviation:
+    if alone(design, value).any():
         return (
             f"{len(value)} people for {basis.shape[1]} columns leave someone's value open by less than {SPREAD:g} "
-            "standard deviations; take fewer knots of age or more people"
+            "standard deviations; take fewer knots of age, or leave those out who are alone at their age"
         )
     if float((residual**2).max()) > DOMINANCE * total:
         return "one person holds more than two thirds of the squared residuals"

@@ -9,7 +9,7 @@ import pandas as pd
 from qcord.core.arrays import IntArray
 from qcord.core.errors import ImplausibleValue, MissingMetadata
 from qcord.normative.federation import privacy
-from qcord.normative.federation.cells import Limits, TooRevealing, reason_to_withhold, too_few
+from qcord.normative.federation.cells import Limits, TooRevealing, alone, reason_to_withhold, too_few
 from qcord.normative.federation.exchange import Declaration, Design, Exchange, Noise, Privacy
 from qcord.normative.federation.ledger import Entry, Ledger
 from qcord.normative.federation.overlap import trim
@@ -18,6 +18,9 @@ from qcord.normative.fit import CELL, joined
 from qcord.normative.norm import Cell
 from qcord.normative.statistics import UNKNOWN, Rows, Statistics, grouped, rows
 from qcord.normative.terms import Terms, require
+
+MOST_LEFT_OUT = 0.1
+"""Part of the people of a site who may be left out because they are alone at their age."""
 
 STATEMENT = (
     "Sums over groups of people, no row, identifier or date. Values of single people cannot be recovered from them; "
@@ -60,7 +63,8 @@ class Prepared:
     entry : Entry
         What the ledger must remember.
     summary : DataFrame
-        One row a cell and site: metric, region, level, site, people, exported, reason. It stays at the site.
+        One row a cell and site: metric, region, level, site, people, how many were left out, exported, reason. It stays
+        at the site.
     """
 
     exchange: Exchange
@@ -90,6 +94,7 @@ def prepare(
     limits: Limits,
     software: str,
     budget: Budget | None = None,
+    leave_out_alone: bool = False,
 ) -> Prepared:
     """Sums of all groups that may leave.
 
@@ -111,6 +116,9 @@ def prepare(
         Name and version for the document.
     budget : Budget, optional
         Adds noise.
+    leave_out_alone : bool
+        Whether up to a tenth of a site's people are left out of all cells because they are alone at their age, which
+        would else withhold the group.
 
     Raises
     ------
@@ -121,16 +129,19 @@ def prepare(
     """
     groups, units = _groups(_healthy(observations), terms)
     large = [g for g in groups if not too_few(len(g.person), limits)]
+    whole = {(g.cell, g.site): len(g.person) for g in groups}
     summary = {(g.cell, g.site): (len(g.person), too_few(len(g.person), limits)) for g in groups}
     kept: list[_Group] = []
     for site in sorted({g.site for g in large}):
-        kept += _without_rare([g for g in large if g.site == site], limits)
+        members = _without_rare([g for g in large if g.site == site], limits)
+        kept += _without_alone(members, limits) if leave_out_alone and budget is None else members
     for group in kept:
         summary[group.cell, group.site] = len(group.person), _reason(group, terms, limits, budget)
     final = [g for g in kept if not summary[g.cell, g.site][1]]
-    table = _summary(summary)
+    table = _summary(summary, whole)
     if not final:
-        reasons = "; ".join(f"{r.metric} at {r.site}: {r.reason}" for r in table.head(3).itertuples())
+        counts = table["reason"].value_counts()
+        reasons = "; ".join(f"{n} x {reason}" for reason, n in counts.head(3).items())
         raise TooRevealing(f"No group may leave ({reasons}); nothing was exported.")
     statistics, noise = _exact(final, terms) if budget is None else _with_noise(final, terms, budget, ledger)
     entry = _entry(final, terms, budget, ledger)
@@ -185,6 +196,18 @@ def _without_rare(groups: list[_Group], limits: Limits) -> list[_Group]:
     return [group.choose(people) for group, people in zip(groups, trimmed, strict=True)]
 
 
+def _without_alone(groups: list[_Group], limits: Limits) -> list[_Group]:
+    """Groups of one site without those who are alone at their age; unchanged if these are too many."""
+    everybody = frozenset(p for g in groups for p in g.person)
+    found, rest = groups, everybody
+    while True:
+        out = {g.person[k] for g in found if g.person for k in np.flatnonzero(alone(g.rows.design, g.rows.value))}
+        rest = rest - out
+        if not out or len(rest) < (1 - MOST_LEFT_OUT) * len(everybody):
+            return groups if out else found
+        found = _without_rare([g.choose(rest) for g in found], limits)
+
+
 def _reason(group: _Group, terms: Terms, limits: Limits, budget: Budget | None) -> str:
     if not group.person:
         return "people differ from those of the other cells in too few"
@@ -193,9 +216,9 @@ def _reason(group: _Group, terms: Terms, limits: Limits, budget: Budget | None) 
     return too_few(len(group.person), limits)
 
 
-def _summary(found: Mapping[tuple[Cell, str], tuple[int, str]]) -> pd.DataFrame:
-    records = [(*cell, site, n, not reason, reason) for (cell, site), (n, reason) in sorted(found.items())]
-    return pd.DataFrame(records, columns=[*CELL, "site", "people", "exported", "reason"])
+def _summary(found: Mapping[tuple[Cell, str], tuple[int, str]], whole: Mapping[tuple[Cell, str], int]) -> pd.DataFrame:
+    records = [(*key[0], key[1], n, whole[key] - n, not reason, reason) for key, (n, reason) in sorted(found.items())]
+    return pd.DataFrame(records, columns=[*CELL, "site", "people", "left_out", "exported", "reason"])
 
 
 def _exact(groups: list[_Group], terms: Terms) -> tuple[dict[Cell, Statistics], dict[Cell, Noise]]:
