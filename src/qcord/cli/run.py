@@ -25,6 +25,7 @@ def command(
     n_threads: int | None = None,
     executor: Literal["local"] = "local",
     config: Path | None = None,
+    norms: Path | None = None,
 ) -> int:
     """Process a BIDS data set: maps, masks, levels, atlas, tables and one report a visit.
 
@@ -47,13 +48,15 @@ def command(
     disc
         A disc given by hand, C2/C3=x,y,z in world millimetres.
     n_jobs
-        Visits processed at a time.
+        People processed at a time.
     n_threads
         Threads of each; results do not depend on it.
     executor
         Where the work is done.
     config
         TOML file with settings.
+    norms
+        JSON file of norms that values are compared with; those of the package by default.
     """
     from qcord.pipeline.run import run
 
@@ -71,6 +74,7 @@ def command(
             n_threads=n_threads,
             executor=executor,
             config=config,
+            norms=norms,
             notify=notify,
         )
     for outcome in outcomes:

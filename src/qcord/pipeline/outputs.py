@@ -20,6 +20,7 @@ from qcord.core.series import Series
 from qcord.ingest.gradients import to_fsl
 from qcord.ingest.series import stored_affine
 from qcord.pipeline.map_names import as_written, map_name
+from qcord.pipeline.norm_values import definitions, scanners
 from qcord.pipeline.store import (
     history_of,
     package_version,
@@ -52,6 +53,20 @@ COLUMN_MEANING = {
     "n_slices": "Number of slices that went into the value.",
     "flag": "ok, or why the value is missing or to be doubted.",
     "source": "Series that the value comes from.",
+    "z": "Standard deviations of healthy people of this age and sex; what is not known of the norm, the site and the "
+    "value counts as spread.",
+    "z_low": "Lower end of the 95 % interval: where z could lie if these were known.",
+    "z_high": "Upper end of that interval.",
+    "centile": "Percent of healthy people with a lower value.",
+    "expected": "Value expected of a healthy person, unit of value.",
+    "expected_sd": "Standard deviation of healthy people about it, unit of value.",
+    "basis": "Whom the value is compared with: site, manufacturer or other.",
+    "note": "What to mind, or why there is no z.",
+    "age": "Age in years.",
+    "sex": "F or M.",
+    "site": "Where the person was examined.",
+    "manufacturer": "Maker of the scanner.",
+    "scanner": "Model of the scanner.",
 }
 
 
@@ -98,9 +113,13 @@ def describe_columns(table: pd.DataFrame, extra: Mapping[str, Any] | None = None
 def _write_tables(findings: Findings, home: Path) -> None:
     tables = {"atlas": findings.metrics, "morphometry": findings.morphometry, "quality": findings.quality}
     settings = {"Template": findings.template, "Settings": dict(findings.settings), "Notes": list(findings.notes)}
+    settings |= {"Scanners": scanners(findings), "Differs": definitions(findings)}
+    if findings.comparison is not None and len(findings.comparison.scores):
+        tables["norm"] = findings.comparison.scores
+        settings["Norms"] = [*findings.comparison.data, *findings.comparison.notes]
     for name, table in tables.items():
         path = home / f"{findings.prefix}_desc-{name}_metrics.tsv"
-        write_table(path, table.replace({"level": {"": np.nan}, "slice": {"": np.nan}}))
+        write_table(path, table.replace({c: {"": np.nan} for c in ("level", "slice", "note") if c in table}))
         write_json(path.with_suffix(".json"), describe_columns(table, settings))
 
 

@@ -4,7 +4,7 @@ import json
 import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,11 +15,17 @@ from qcord.core.template import Template
 from qcord.core.threads import limit_threads
 from qcord.ingest.bids import Visit, find_visits
 from qcord.ingest.landmarks import parse_disc
+from qcord.ingest.people import read_person
+from qcord.normative.norm import Norms
+from qcord.pipeline.norm_score import read_norms
+from qcord.pipeline.norm_visit import compare, earlier_scores
 from qcord.pipeline.outputs import write_findings
 from qcord.pipeline.settings import Settings, read_settings
+from qcord.pipeline.shipped import shipped_norms
 from qcord.pipeline.store import package_version, require_writable, staged, write_dataset_description, write_text
 from qcord.pipeline.templates import load_template
 from qcord.pipeline.visit import Request, process
+from qcord.report.comparison import Comparison
 from qcord.report.findings import Findings
 from qcord.report.page import render_html
 
@@ -65,6 +71,7 @@ def run(
     n_threads: int | None = None,
     executor: str = "local",
     config: Path | str | None = None,
+    norms: Path | str | None = None,
     notify: Notify = lambda visit, stage: None,
 ) -> tuple[Outcome, ...]:
     """Process a data set.
@@ -86,13 +93,15 @@ def run(
     disc : sequence of str
         Discs as ``C2/C3=x,y,z`` in world millimetres, for all visits of this call.
     n_jobs : int
-        Visits processed at a time.
+        People processed at a time.
     n_threads : int, optional
         Threads of each; results do not depend on it.
     executor : str
         ``local``.
     config : path, optional
         TOML file with `qcord.pipeline.settings.Settings`.
+    norms : path, optional
+        JSON file of norms that values are compared with; those of the package by default.
     notify : callable
         Told visit and stage as work goes on.
 
@@ -120,9 +129,11 @@ def run(
     discs = tuple(parse_disc(d) for d in disc)
     require_writable(out)
     loaded = load_template(template)
+    healthy = shipped_norms() if norms is None else read_norms(Path(norms))
     write_dataset_description(out, {"raw": str(root)})
     requests = [
-        Request(root, v, loaded, settings, tuple(Path(d).absolute() for d in derivatives), discs) for v in visits
+        Request(root, v, loaded, settings, tuple(Path(d).absolute() for d in derivatives), discs, healthy)
+        for v in visits
     ]
     outcomes = _all(requests, out, n_jobs, n_threads, notify)
     _log(out, outcomes, settings, loaded)
@@ -134,6 +145,9 @@ def run_visit(request: Request, out: Path, notify: Notify = lambda visit, stage:
     name = request.visit.prefix
     try:
         findings = process(request, lambda stage: notify(name, stage))
+        if request.norms is not None:
+            notify(name, "compare")
+            findings = replace(findings, comparison=_compared(findings, request, request.norms, out))
         notify(name, "write")
         with staged(out) as folder:
             write_findings(findings, folder)
@@ -145,6 +159,12 @@ def run_visit(request: Request, out: Path, notify: Notify = lambda visit, stage:
     except QcordError as error:
         logger.debug("%s failed", name, exc_info=True)
         return Outcome(name, None, str(error))
+
+
+def _compared(findings: Findings, request: Request, norms: Norms, out: Path) -> Comparison:
+    person = read_person(request.root, request.visit)
+    earlier = earlier_scores(out, request.visit, person.age)
+    return compare(findings, person, norms, request.template, previous=earlier, site=request.settings.site)
 
 
 def gather(out: Path) -> Path:
@@ -186,12 +206,19 @@ def _all(requests: Sequence[Request], out: Path, n_jobs: int, n_threads: int | N
     if n_jobs <= 1 or len(requests) <= 1:
         limit_threads(n_threads)
         return [_reported(run_visit(r, out, notify), notify) for r in requests]
+    people: dict[str, list[Request]] = {}
+    for r in requests:
+        people.setdefault(r.visit.subject, []).append(r)
     found: dict[str, Outcome] = {}
-    with ProcessPoolExecutor(min(n_jobs, len(requests)), initializer=limit_threads, initargs=(n_threads or 1,)) as pool:
-        waiting = {pool.submit(run_visit, r, out): r.visit.prefix for r in requests}
-        for done in as_completed(waiting):
-            found[waiting[done]] = _reported(done.result(), notify)
+    with ProcessPoolExecutor(min(n_jobs, len(people)), initializer=limit_threads, initargs=(n_threads or 1,)) as pool:
+        for done in as_completed([pool.submit(_run_person, own, out) for own in people.values()]):
+            found |= {o.visit: _reported(o, notify) for o in done.result()}
     return [found[r.visit.prefix] for r in requests]
+
+
+def _run_person(requests: Sequence[Request], out: Path) -> list[Outcome]:
+    """Visits of one person one after the other: the charts of each hold those before it."""
+    return [run_visit(r, out) for r in requests]
 
 
 def _reported(outcome: Outcome, notify: Notify) -> Outcome:

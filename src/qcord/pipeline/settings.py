@@ -24,6 +24,8 @@ class Settings(BaseModel):
         See `qcord.atlas.extract.extract`.
     centre : str
         Disc at which the middle of the imaged cord is assumed where no landmark says otherwise.
+    site : str, optional
+        Site as norms name it; by default that of participants.tsv, else the institution of the sidecars.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -33,6 +35,7 @@ class Settings(BaseModel):
     tensor_method: Literal["wls", "iwls", "irls"] = "wls"
     map_ratio: float = Field(default=1.0, gt=0)
     centre: str = "C3/C4"
+    site: str | None = None
 
 
 def read_settings(path: Path | None) -> Settings:

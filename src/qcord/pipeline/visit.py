@@ -22,6 +22,7 @@ from qcord.ingest.landmarks import Landmark
 from qcord.ingest.series import group_scans
 from qcord.maps.fit import fit
 from qcord.maps.recipe import Planned, recipe, table_metrics
+from qcord.normative.norm import Norms
 from qcord.pipeline.field import field_for, find_field
 from qcord.pipeline.locate import Cord, carry_cord, find_all_levels, find_cord, locate
 from qcord.pipeline.prepare import Prepared, prepare
@@ -59,6 +60,8 @@ class Request:
         Folders with masks, levels and landmarks to use instead of computed ones.
     discs : tuple of Landmark
         Landmarks given by hand.
+    norms : Norms or None
+        What values are compared with.
     """
 
     root: Path
@@ -67,6 +70,7 @@ class Request:
     settings: Settings = field(default_factory=Settings)
     derivatives: tuple[Path, ...] = ()
     discs: tuple[Landmark, ...] = ()
+    norms: Norms | None = None
 
 
 def process(request: Request, progress: Progress = lambda stage: None) -> Findings:

@@ -287,8 +287,8 @@ def _level_borders(place: Located) -> list[float]:
     return [k + 0.5 for k in range(len(levels) - 1) if levels[k] != levels[k + 1]]
 
 
-def _png(figure: Figure) -> bytes:
+def _png(figure: Figure, dpi: int = 100) -> bytes:
     buffer = io.BytesIO()
     with matplotlib.rc_context({"savefig.facecolor": figure.get_facecolor()}):
-        figure.savefig(buffer, format="png", dpi=100, metadata={"Software": None})
+        figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
     return buffer.getvalue()

@@ -14,6 +14,7 @@ from qcord.core.entities import Entities
 from qcord.core.fit import Fit
 from qcord.core.image import Image, Step
 from qcord.core.series import Series
+from qcord.report.comparison import Comparison
 
 MORPHOMETRY = Step("morphometry", {"plane": "across the axis of the cord"})
 READ_OUT = Step(
@@ -121,6 +122,8 @@ class Findings:
         Settings of the run.
     transmit_field : Field or None
         Transmit field of the visit.
+    comparison : Comparison or None
+        The visit beside healthy people; None where there are no norms.
     """
 
     subject: str
@@ -135,6 +138,7 @@ class Findings:
     settings: Mapping[str, Any]
     extra: Mapping[str, Mapping[str, Image | Series]] = field(default_factory=dict)
     transmit_field: Field | None = None
+    comparison: Comparison | None = None
 
     @property
     def prefix(self) -> str:

@@ -11,33 +11,18 @@ import numpy as np
 import pandas as pd
 from jinja2 import Environment, StrictUndefined
 
+from qcord.atlas.pool import pooled
 from qcord.core.flags import Flag
 from qcord.core.labels import COMBINED, TRACTS
 from qcord.report import figures
 from qcord.report.findings import Findings, Located
+from qcord.report.norm_section import norm_section
+from qcord.report.scale import SCALE
 
 SHOWN_FIRST = ("white matter", "gray matter", "dorsal columns", TRACTS[4], TRACTS[5])
 """Regions of the summary: the compartments, and the tracts that clinical studies report."""
 
 SUMMARY_LEVELS = ("C2", "C3", "C4", "C5")
-
-SCALE = {
-    "MD": (1e3, "10⁻³ mm²/s"),
-    "AD": (1e3, "10⁻³ mm²/s"),
-    "RD": (1e3, "10⁻³ mm²/s"),
-    "MTR": (1.0, "%"),
-    "MTsat": (1.0, "%"),
-    "T1": (1.0, "s"),
-    **dict.fromkeys(("T2", "T2star"), (1e3, "ms")),
-    "R2star": (1.0, "1/s"),
-    **dict.fromkeys(("FA", "muFA", "OP", "MK_I", "MK_A", "MK", "AK", "RK", "MKT", "MSK", "f"), (1.0, "")),
-    **dict.fromkeys(("ICVF", "ODI", "ISOVF", "MicroFA", "NeuriteFraction", "C_mu", "F"), (1.0, "")),
-    **dict.fromkeys(("ihMTR", "ihMTsat"), (1.0, "%")),
-    "MWF": (100.0, "%"),
-    "T2ie": (1e3, "ms"),
-    **dict.fromkeys(("MSD", "D", "Dstar"), (1e3, "10⁻³ mm²/s")),
-}
-"""Factor and unit by which a metric is printed."""
 
 SHAPE_COLUMNS = ("area", "diameter_AP", "diameter_RL", "eccentricity", "solidity", "angle_AP", "angle_RL", "length")
 
@@ -67,6 +52,8 @@ def render_html(findings: Findings, *, version: str, sources: tuple[str, ...], m
     places = [_place(p, findings) for p in findings.located.values()]
     tables = _tract_data(findings.metrics)
     contents = [("summary", "Summary"), ("quality", "Quality"), *((p["id"], p["title"]) for p in places)]
+    norms = "" if findings.comparison is None else norm_section(findings.comparison)
+    contents += [("norms", "Healthy people")] if norms else []
     contents += [("tracts", "Tracts by level"), ("shape", "Shape"), ("methods", "What was done")]
     return page.render(
         title=findings.prefix.replace("_", " "),
@@ -79,6 +66,7 @@ def render_html(findings: Findings, *, version: str, sources: tuple[str, ...], m
         quality=_quality_table(findings.quality),
         places=places,
         legend=[("cord", figures.CORD_COLOUR), *figures.OUTLINES.items()],
+        norms=norms,
         metrics=list(tables["values"]),
         data=_script(tables),
         flags=_script({f.word: f.sentence for f in Flag}),
@@ -193,15 +181,6 @@ def summary_rows(metrics: pd.DataFrame) -> tuple[pd.DataFrame, str]:
         quarter = (last - first) / 4
         parts.append(part[(number >= first + quarter) & (number <= last - quarter)])
     return (pd.concat(parts) if parts else best[:0]), "the middle half of the slices of each series"
-
-
-def pooled(rows: pd.DataFrame) -> tuple[float, float]:
-    """Mean over places by size, and its error: noise independent from place to place, placement common to all."""
-    weight = rows["n_eff"].to_numpy() / rows["n_eff"].sum()
-    noise = rows["se_noise"].to_numpy()
-    placement = np.sqrt(np.maximum(rows["se"].to_numpy() ** 2 - noise**2, 0))
-    error = np.sqrt(((weight * noise) ** 2).sum() + (weight * placement).sum() ** 2)
-    return float(weight @ rows["value"].to_numpy()), float(error)
 
 
 def _with_interval(result: tuple[float, float], factor: float) -> str:

@@ -1,0 +1,245 @@
+"""Values beside norms: z with interval and centile for a table of observations or a folder of outputs."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pandas as pd
+
+from qcord.core.errors import MissingMetadata, UnknownName, UnreadableFile
+from qcord.ingest.bids import Visit
+from qcord.ingest.people import Person, manufacturer, read_person
+from qcord.normative.norm import Norms
+from qcord.normative.score import COLUMNS, score
+from qcord.pipeline.norm_values import as_observations, observed
+from qcord.pipeline.store import package_version, write_table, write_text
+
+NEEDED = ("metric", "region", "level", "value")
+SAME_UNIT = {"%": "percent", "mm^2": "mm2", "mm²": "mm2", "mm^2/s": "mm2/s", "mm²/s": "mm2/s", "": "1"}
+"""Other spellings of units."""
+
+
+def norm_score(
+    table: pd.DataFrame | Path | str,
+    norms: Norms | Path | str,
+    out: Path | str | None = None,
+    *,
+    site: str | None = None,
+) -> pd.DataFrame:
+    """Compare values with norms.
+
+    Parameters
+    ----------
+    table : DataFrame or path
+        Observations (metric, region, level, value, and se, age, sex, site, manufacturer where known), one row a value,
+        as .csv, .tsv or .parquet; or a folder that ``qcord run`` wrote.
+    norms : Norms or path
+        Norms, or a JSON file of them.
+    out : path, optional
+        Table to write: comma-separated if it ends in .csv, else tab-separated.
+    site : str, optional
+        Site of all rows, as the norms name it.
+
+    Returns
+    -------
+    DataFrame
+        The rows with z, z_low, z_high, centile, expected, expected_sd, basis, note. NaN and a note where there is no
+        norm, value, age or sex, or where units differ.
+
+    Raises
+    ------
+    UnreadableFile, MissingMetadata
+        If a file is absent or not of its kind, or a column is missing.
+    """
+    loaded = norms if isinstance(norms, Norms) else read_norms(Path(norms))
+    if isinstance(table, pd.DataFrame):
+        observations = table
+    elif Path(table).is_dir():
+        observations = folder_observations(Path(table), loaded)
+    else:
+        observations = read_observations(Path(table))
+    if site is not None:
+        observations = observations.assign(site=site)
+    scored = score_rows(observations, loaded)
+    if out is not None:
+        _write(Path(out), scored)
+    return scored
+
+
+def score_rows(observations: pd.DataFrame, norms: Norms) -> pd.DataFrame:
+    """Scores of a table, with a note instead of a z where a row lacks what its norm needs.
+
+    Raises
+    ------
+    MissingMetadata
+        If a column that tells the cell is missing.
+    """
+    for name in NEEDED:
+        if name not in observations:
+            raise MissingMetadata(f"The table has no column {name}; expected {', '.join(NEEDED)}.")
+    rows = observations.reset_index(drop=True)
+    for name in ("se", "age", "height"):
+        rows[name] = pd.to_numeric(rows[name], errors="coerce") if name in rows else np.nan
+    for name in ("sex", "site", "manufacturer", "unit"):
+        rows[name] = rows.get(name)
+    rows["manufacturer"] = [manufacturer(m) or None if isinstance(m, str) else None for m in rows["manufacturer"]]
+    notes = [_obstacle(row, norms) for _, row in rows.iterrows()]
+    able = np.array([not n for n in notes], dtype=bool)
+    scored = rows.drop(columns=[c for c in COLUMNS if c in rows])
+    for name in COLUMNS:
+        scored[name] = "" if name in {"basis", "note"} else np.nan
+    scored["note"] = notes
+    if able.any():
+        found = score(norms, rows[able])
+        for name in COLUMNS:
+            scored.loc[able, name] = found[name].to_numpy()
+    return scored
+
+
+def _obstacle(row: pd.Series, norms: Norms) -> str:
+    """Why a row cannot have a z; empty if it can."""
+    norm = norms.cells.get((str(row["metric"]), str(row["region"]), str(row["level"])))  # type: ignore[call-overload]
+    if norm is None:
+        return "no norm"
+    if not np.isfinite(pd.to_numeric(row["value"], errors="coerce")):
+        return "no value"
+    unit = row["unit"]
+    if isinstance(unit, str) and unit and _unit(unit) != _unit(norm.unit):
+        return f"unit {unit}, the norm has {norm.unit or '1'}"
+    lacking = [] if np.isfinite(row["age"]) and 0 <= row["age"] <= 120 else ["age"]
+    lacking += ["sex"] if norm.terms.sex and row["sex"] not in ("F", "M") else []
+    lacking += ["height"] if norm.terms.height and not 0.4 <= row["height"] <= 2.6 else []
+    return f"no {' and '.join(lacking)}" if lacking else ""
+
+
+def _unit(text: str) -> str:
+    return SAME_UNIT.get(text.strip(), text.strip())
+
+
+def read_norms(path: Path) -> Norms:
+    """Read norms.
+
+    Raises
+    ------
+    UnreadableFile
+        If there is no such file.
+    QcordError
+        If it holds no norms.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UnreadableFile(f"Norms {path} cannot be read ({error}); expected JSON as qcord writes it.") from error
+    return Norms.from_json(text)
+
+
+def read_observations(path: Path) -> pd.DataFrame:
+    """Read a table of observations; ``n/a`` and empty fields are missing.
+
+    Raises
+    ------
+    UnreadableFile
+        If there is no such file or it is no table.
+    """
+    try:
+        if path.suffix == ".parquet":
+            with duckdb.connect() as base:
+                return base.execute("SELECT * FROM read_parquet(?)", [str(path)]).df()
+        separator = "," if path.suffix == ".csv" else "\t"
+        texts = dict.fromkeys(("participant_id", "session_id", "site", "region", "level", "sex"), str)
+        return pd.read_csv(path, sep=separator, dtype=texts)
+    except (OSError, ValueError, duckdb.Error) as error:
+        raise UnreadableFile(f"{path} cannot be read as a table ({error}); expected .csv, .tsv or .parquet.") from error
+
+
+def folder_observations(folder: Path, norms: Norms) -> pd.DataFrame:
+    """Observations of all visits that ``qcord run`` wrote to a folder, for the cells that norms have.
+
+    Ages and sexes come from ``participants.tsv`` and ``sessions.tsv`` of the folder, else of the raw data set that it
+    names.
+
+    Raises
+    ------
+    UnknownName
+        If the folder holds no table.
+    """
+    tables = sorted(folder.glob("sub-*/**/*_desc-atlas_metrics.tsv"))
+    if not tables:
+        raise UnknownName(f"{folder} holds no *_desc-atlas_metrics.tsv; expected a folder that 'qcord run' wrote.")
+    parts = []
+    for path in tables:
+        facts = _facts(path.with_suffix(".json"))
+        atlas = read_metrics(path)
+        shape = read_metrics(path.with_name(path.name.replace("_desc-atlas_", "_desc-morphometry_")))
+        prefix = path.name.removesuffix("_desc-atlas_metrics.tsv")
+        subject, _, session = prefix.removeprefix("sub-").partition("_ses-")
+        visit = Visit(subject, session or None, path.parent)
+        scanner = facts.get("Scanners", {})
+        values = observed(
+            atlas,
+            shape,
+            norms.cells,
+            differs=facts.get("Differs", {}),
+            contrasts={t: _contrast(t) for t in set(shape["source"])},
+        )
+        identity = {"participant_id": subject, "session_id": session}
+        software = f"qcord {facts.get('Version', package_version())}"
+        parts.append(as_observations(values, _person(folder, visit), scanner, identity=identity, software=software))
+    return pd.concat(parts, ignore_index=True)
+
+
+def read_metrics(path: Path) -> pd.DataFrame:
+    """Read a table of a visit as it was in memory: empty text for what is not given."""
+    texts = (
+        "participant_id",
+        "session_id",
+        "metric",
+        "unit",
+        "region",
+        "level",
+        "slice",
+        "estimator",
+        "flag",
+        "source",
+    )
+    try:
+        table = pd.read_csv(
+            path, sep="\t", dtype=dict.fromkeys(texts, str), keep_default_na=False, na_values=["n/a", ""]
+        )
+    except (OSError, ValueError) as error:
+        raise UnreadableFile(f"{path.name} cannot be read as a table ({error}); run the visit again.") from error
+    return table.fillna({c: "" for c in texts if c in table})
+
+
+def _contrast(token: str) -> str:
+    return next((c for c in ("T2star", "T2w", "T1w") if token.startswith(c)), token)
+
+
+def _facts(path: Path) -> Mapping[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    version = next((g.get("Version") for g in content.get("GeneratedBy", [])), package_version())
+    return {**content, "Version": version}
+
+
+def _person(folder: Path, visit: Visit) -> Person:
+    own = read_person(folder, visit)
+    if not own.lacking:
+        return own
+    try:
+        links = json.loads((folder / "dataset_description.json").read_text(encoding="utf-8"))["DatasetLinks"]
+        return read_person(Path(links["raw"]), visit)
+    except (OSError, ValueError, KeyError, TypeError):
+        return own
+
+
+def _write(path: Path, table: pd.DataFrame) -> None:
+    if path.suffix == ".csv":
+        write_text(path, table.to_csv(index=False, lineterminator="\n", float_format="%.9g"))
+    else:
+        write_table(path, table)
