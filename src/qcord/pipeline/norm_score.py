@@ -15,6 +15,7 @@ from qcord.ingest.people import Person, manufacturer, read_person
 from qcord.normative.norm import Norms
 from qcord.normative.score import COLUMNS, score
 from qcord.pipeline.norm_values import as_observations, observed
+from qcord.pipeline.shipped import shipped_norms
 from qcord.pipeline.store import package_version, write_table, write_text
 
 NEEDED = ("metric", "region", "level", "value")
@@ -24,7 +25,7 @@ SAME_UNIT = {"%": "percent", "mm^2": "mm2", "mm²": "mm2", "mm^2/s": "mm2/s", "m
 
 def norm_score(
     table: pd.DataFrame | Path | str,
-    norms: Norms | Path | str,
+    norms: Norms | Path | str | None = None,
     out: Path | str | None = None,
     *,
     site: str | None = None,
@@ -36,8 +37,8 @@ def norm_score(
     table : DataFrame or path
         Observations (metric, region, level, value, and se, age, sex, site, manufacturer where known), one row a value,
         as .csv, .tsv or .parquet; or a folder that ``qcord run`` wrote.
-    norms : Norms or path
-        Norms, or a JSON file of them.
+    norms : Norms or path, optional
+        Norms, or a JSON file of them; those of the package by default.
     out : path, optional
         Table to write: comma-separated if it ends in .csv, else tab-separated.
     site : str, optional
@@ -51,10 +52,10 @@ def norm_score(
 
     Raises
     ------
-    UnreadableFile, MissingMetadata
+    UnreadableFile, MissingMetadata, UnknownName
         If a file is absent or not of its kind, or a column is missing.
     """
-    loaded = norms if isinstance(norms, Norms) else read_norms(Path(norms))
+    loaded = _norms(norms)
     if isinstance(table, pd.DataFrame):
         observations = table
     elif Path(table).is_dir():
@@ -67,6 +68,17 @@ def norm_score(
     if out is not None:
         _write(Path(out), scored)
     return scored
+
+
+def _norms(norms: Norms | Path | str | None) -> Norms:
+    if isinstance(norms, Norms):
+        return norms
+    if norms is not None:
+        return read_norms(Path(norms))
+    shipped = shipped_norms()
+    if shipped is None:
+        raise UnknownName("The package holds no norms; give a JSON file of them.")
+    return shipped
 
 
 def score_rows(observations: pd.DataFrame, norms: Norms) -> pd.DataFrame:

@@ -275,7 +275,9 @@ def profile_chart(scored: pd.DataFrame, metrics: Sequence[str]) -> bytes:
     for axis in axes[len(metrics) :]:
         axis.set_visible(False)
     handles = [
-        matplotlib.lines.Line2D([], [], marker=MARKERS[n], color=PALETTE[n], linestyle="", markersize=5, label=region)
+        matplotlib.lines.Line2D(
+            [], [], marker=MARKERS[n], color=PALETTE[n], linestyle="", markersize=5, label=named(region)
+        )
         for n, region in enumerate(regions)
     ]
     figure.legend(handles=handles, loc="outside lower left", ncols=3, fontsize=7.5, frameon=False)

@@ -187,7 +187,7 @@ def _list(scored: pd.DataFrame) -> list[dict[str, str]]:
         factor, unit = shown_unit(str(row["metric"]), str(row["unit"]))
         value, se = float(row["value"]) * factor, float(row["se"]) * factor
         spread = float(row["expected_sd"]) * factor
-        note = row["note"] if isinstance(row["note"], str) else ""
+        basis = BASIS.get(str(row["basis"]), str(row["basis"]))
         rows.append(
             {
                 "metric": f"{row['metric']} [{unit}]" if unit else str(row["metric"]),
@@ -200,11 +200,16 @@ def _list(scored: pd.DataFrame) -> list[dict[str, str]]:
                 "style": marked(float(row["z"])),
                 "centile": _centile(float(row["centile"])),
                 "discovery": "●" if row["discovery"] else "",
-                "basis": BASIS.get(str(row["basis"]), str(row["basis"])),
-                "note": note,
+                "basis": "; ".join(t for t in (basis, _remark(row["note"])) if t),
             }
         )
     return rows
+
+
+def _remark(note: object) -> str:
+    """A note without what the basis says anyway."""
+    parts = note.split("; ") if isinstance(note, str) else []
+    return "; ".join(p for p in parts if p != "manufacturer unknown to the norm")
 
 
 def _matrix(scored: pd.DataFrame, metric: str) -> str:
