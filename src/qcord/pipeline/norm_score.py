@@ -12,7 +12,7 @@ import pandas as pd
 from qcord.core.errors import MissingMetadata, UnknownName, UnreadableFile
 from qcord.ingest.bids import Visit
 from qcord.ingest.people import Person, manufacturer, read_person
-from qcord.normative.norm import Norms
+from qcord.normative.norm import Cell, Norm, Norms
 from qcord.normative.score import COLUMNS, score
 from qcord.pipeline.norm_values import as_observations, observed
 from qcord.pipeline.shipped import shipped_norms
@@ -98,33 +98,53 @@ def score_rows(observations: pd.DataFrame, norms: Norms) -> pd.DataFrame:
     for name in ("sex", "site", "manufacturer", "unit"):
         rows[name] = rows.get(name)
     rows["manufacturer"] = [manufacturer(m) or None if isinstance(m, str) else None for m in rows["manufacturer"]]
-    notes = [_obstacle(row, norms) for _, row in rows.iterrows()]
-    able = np.array([not n for n in notes], dtype=bool)
     scored = rows.drop(columns=[c for c in COLUMNS if c in rows])
     for name in COLUMNS:
         scored[name] = "" if name in {"basis", "note"} else np.nan
-    scored["note"] = notes
-    if able.any():
-        found = score(norms, rows[able])
-        for name in COLUMNS:
-            scored.loc[able, name] = found[name].to_numpy()
+    scored["note"] = "no norm"
+    for key, part in rows.groupby(["metric", "region", "level"], sort=False):
+        norm = norms.cells.get(Cell(*(str(v) for v in key)))
+        if norm is None:
+            continue
+        notes = _obstacles(part, norm)
+        scored.loc[part.index, "note"] = notes
+        able = part[[not n for n in notes]]
+        for _, own in _at_home(able, norm).groupby("manufacturer", dropna=False, sort=False):
+            found = score(norm, own)
+            for name in COLUMNS:
+                scored.loc[own.index, name] = found[name].to_numpy()
     return scored
 
 
-def _obstacle(row: pd.Series, norms: Norms) -> str:
-    """Why a row cannot have a z; empty if it can."""
-    norm = norms.cells.get((str(row["metric"]), str(row["region"]), str(row["level"])))  # type: ignore[call-overload]
-    if norm is None:
-        return "no norm"
-    if not np.isfinite(pd.to_numeric(row["value"], errors="coerce")):
-        return "no value"
-    unit = row["unit"]
-    if isinstance(unit, str) and unit and _unit(unit) != _unit(norm.unit):
-        return f"unit {unit}, the norm has {norm.unit or '1'}"
-    lacking = [] if np.isfinite(row["age"]) and 0 <= row["age"] <= 120 else ["age"]
-    lacking += ["sex"] if norm.terms.sex and row["sex"] not in ("F", "M") else []
-    lacking += ["height"] if norm.terms.height and not 0.4 <= row["height"] <= 2.6 else []
-    return f"no {' and '.join(lacking)}" if lacking else ""
+def _at_home(rows: pd.DataFrame, norm: Norm) -> pd.DataFrame:
+    """Rows whose site counts as known only if its scanner is of the manufacturer that the norm knows it by."""
+    sites = norm.hierarchy.sites
+    maker = dict(zip(sites.name, sites.manufacturer, strict=True))
+    other = [
+        isinstance(m, str) and s in maker and maker[s] != m
+        for s, m in zip(rows["site"], rows["manufacturer"], strict=True)
+    ]
+    return rows.assign(site=rows["site"].mask(pd.Series(other, index=rows.index, dtype=bool)))
+
+
+def _obstacles(rows: pd.DataFrame, norm: Norm) -> list[str]:
+    """Why each row cannot have a z; empty where it can."""
+    value = np.isfinite(pd.to_numeric(rows["value"], errors="coerce"))
+    lacking = {"age": ~rows["age"].between(0, 120)}
+    if norm.terms.sex:
+        lacking["sex"] = ~rows["sex"].isin(["F", "M"])
+    if norm.terms.height:
+        lacking["height"] = ~rows["height"].between(0.4, 2.6)
+    notes = []
+    for n, (good, unit) in enumerate(zip(value, rows["unit"], strict=True)):
+        absent = [name for name, missing in lacking.items() if missing.iloc[n]]
+        if not good:
+            notes.append("no value")
+        elif isinstance(unit, str) and unit and _unit(unit) != _unit(norm.unit):
+            notes.append(f"unit {unit}, the norm has {norm.unit or '1'}")
+        else:
+            notes.append(f"no {' and '.join(absent)}" if absent else "")
+    return notes
 
 
 def _unit(text: str) -> str:
@@ -190,12 +210,13 @@ def folder_observations(folder: Path, norms: Norms) -> pd.DataFrame:
         subject, _, session = prefix.removeprefix("sub-").partition("_ses-")
         visit = Visit(subject, session or None, path.parent)
         scanner = facts.get("Scanners", {})
+        contrasts = {token: str(one.get("contrast", "")) for token, one in scanner.items()}
         values = observed(
             atlas,
             shape,
             norms.cells,
             differs=facts.get("Differs", {}),
-            contrasts={t: _contrast(t) for t in set(shape["source"])},
+            contrasts=contrasts,
         )
         identity = {"participant_id": subject, "session_id": session}
         software = f"qcord {facts.get('Version', package_version())}"
@@ -224,10 +245,6 @@ def read_metrics(path: Path) -> pd.DataFrame:
     except (OSError, ValueError) as error:
         raise UnreadableFile(f"{path.name} cannot be read as a table ({error}); run the visit again.") from error
     return table.fillna({c: "" for c in texts if c in table})
-
-
-def _contrast(token: str) -> str:
-    return next((c for c in ("T2star", "T2w", "T1w") if token.startswith(c)), token)
 
 
 def _facts(path: Path) -> Mapping[str, Any]:

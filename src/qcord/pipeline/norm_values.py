@@ -58,12 +58,13 @@ def _differs(metric: str, model: str, b1: str) -> str | None:
 
 
 def scanners(findings: Findings) -> dict[str, dict[str, str]]:
-    """Manufacturer, model and institution of each series, from its sidecar."""
+    """Manufacturer, model and institution of each series, from its sidecar, and its contrast (suffix)."""
     names = {"manufacturer": "Manufacturer", "scanner": "ManufacturersModelName", "site": "InstitutionName"}
     found = {}
     for token, place in findings.located.items():
         own = {k: str(place.image.metadata.get(field) or "").strip() for k, field in names.items()}
-        found[token] = {**own, "manufacturer": manufacturer(own["manufacturer"])}
+        maker = manufacturer(own["manufacturer"])
+        found[token] = {**own, "manufacturer": maker, "contrast": place.entities.suffix}
     return found
 
 

@@ -61,7 +61,8 @@ def compare(
         )
         return Comparison(empty, notes=(sentence,))
     differs = definitions(findings)
-    contrasts = {t: p.entities.suffix for t, p in findings.located.items()}
+    scanner = scanners(findings)
+    contrasts = {token: one["contrast"] for token, one in scanner.items()}
     values = observed(findings.metrics, findings.morphometry, norms.cells, differs=differs, contrasts=contrasts)
     without = _without(findings, norms)
     notes = tuple(dict.fromkeys(f"{r}: not compared." for m in differs.values() for r in m.values()))
@@ -72,9 +73,7 @@ def compare(
             notes=("No comparison: no norm exists of the values and levels of this visit.", *notes),
         )
     identity = {"participant_id": findings.subject, "session_id": findings.session or ""}
-    rows = as_observations(
-        values, person, scanners(findings), identity=identity, software=f"qcord {package_version()}", site=site
-    )
+    rows = as_observations(values, person, scanner, identity=identity, software=f"qcord {package_version()}", site=site)
     scores = score_rows(rows, norms)[list(SCORE_COLUMNS)]
     odd = [
         f"{r['metric']} of {r['region']} at {r['level']}: {r['note']}."
