@@ -21,6 +21,7 @@ _PLACES = {
     "norm_query": "qcord.pipeline.norm_database",
     "norm_export": "qcord.pipeline.norm_federation",
     "norm_merge": "qcord.pipeline.norm_federation",
+    "norm_score": "qcord.pipeline.norm_score",
     "assets": "qcord.pipeline.assets",
     "doctor": "qcord.pipeline.doctor",
     "load_template": "qcord.pipeline.templates",
