@@ -236,6 +236,19 @@ def test_all_numbers_are_there_without_a_script(norm):
     assert " hidden" in plain  # the interactive chart shows only once the script runs
 
 
+def test_the_usual_range_is_that_of_the_norm(norm):
+    low, high = centiles(norm, [50.0], "F", manufacturer="m0", probabilities=(0.025, 0.975))["value"]
+    assert compared(norm).curves[CELL].at(50.0, 0.025) == pytest.approx(low)
+    assert f"<td>{low:.1f} to {high:.1f}</td>" in norm_section(compared(norm))
+
+
+def test_a_profile_needs_two_levels(norm):
+    one = compared(norm)
+    assert "z by level" not in norm_section(one)
+    two = Comparison(pd.concat([one.scores, one.scores.assign(level="C4")], ignore_index=True), one.curves)
+    assert "z by level" in norm_section(two)
+
+
 def test_rows_are_sorted_by_deviation(norm):
     one = compared(norm, 62.0)
     rows = pd.concat([one.scores, one.scores.assign(z=-5.0, level="C4"), one.scores.assign(z=4.0, level="C5")])
@@ -263,7 +276,7 @@ def test_the_basis_is_said_plainly(norm):
     known = norm.hierarchy.sites.name[0]
     maker = norm.hierarchy.sites.manufacturer[0]
     assert "of this site" in norm_section(compared(norm, site=known, manufacturer=maker))
-    assert "this manufacturer only (m0)" in norm_section(compared(norm))
+    assert "this manufacturer only (m0, 32 people)" in norm_section(compared(norm))
     assert "does not know this manufacturer (Elsewhere)" in norm_section(compared(norm, manufacturer="Elsewhere"))
 
 

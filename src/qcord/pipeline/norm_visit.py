@@ -123,7 +123,7 @@ def _ages(norm: Norm, shown: list[float]) -> np.ndarray[tuple[int], np.dtype[np.
     high = old if max(shown) <= old else min(120.0, max(shown) + SPARE)
     if high - low < 1:
         low, high = max(0.0, low - SPARE), high + SPARE
-    return np.asarray(np.union1d(np.linspace(low, high, AGES), [young, old]))
+    return np.asarray(np.union1d(np.linspace(low, high, AGES), [young, old, *shown]))
 
 
 def _data(norms: list[Norm]) -> tuple[str, ...]:

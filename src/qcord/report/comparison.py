@@ -46,6 +46,11 @@ class Curves:
     near: int
     ages: tuple[float, float]
 
+    def at(self, age: float, probability: float) -> float:
+        """Height of a centile at an age [years]."""
+        part = self.table[np.isclose(self.table["probability"], probability)].sort_values("age")
+        return float(np.interp(age, part["age"], part["value"]))
+
 
 @dataclass(frozen=True, eq=False)
 class Comparison:

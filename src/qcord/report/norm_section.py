@@ -49,16 +49,17 @@ def norm_section(comparison: Comparison) -> str:
     for c in charts:
         static.setdefault(c.metric, c)
     mapped = [m for m in metrics if _has_tracts(scored, m)]
+    profiled = [m for m in metrics if len(set(scored.loc[scored["metric"] == m, "level"])) > 1]
     drawn = z_map(comparison.template, scored, mapped) if comparison.template is not None and mapped else None
     return page.render(
         empty=False,
         sentences=sentences(comparison),
         chance=chance(scored),
-        listed=_list(scored.head(LISTED)),
+        listed=_list(scored.head(LISTED), comparison),
         more=max(0, len(scored) - LISTED),
         matrices=[{"title": _with_unit(scored, m), "table": _matrix(scored, m)} for m in metrics],
         z_map=None if drawn is None else {"picture": _encoded(drawn), "width": _width(drawn)},
-        profile=_encoded(profile_chart(scored, metrics)),
+        profile=_encoded(profile_chart(scored, profiled)) if profiled else "",
         static=[
             {"title": f"{c.title}: {c.subtitle}", "picture": _encoded(centile_chart(c)), "words": words_of(c)}
             for c in list(static.values())[:STATIC_CHARTS]
@@ -94,9 +95,11 @@ def sentences(comparison: Comparison) -> list[str]:
 def _basis_sentence(basis: str, n: int, total: int, makers: str, people: str) -> str:
     share = f"{n} of {total} values" if n < total else f"All {n} values" if n > 1 else "The one value"
     named_makers = f" ({makers})" if makers else ""
+    near = f" ({', '.join(t for t in (makers, people) if t)})" if makers or people else ""
+    here = f" ({people})" if people else ""
     return {
-        "site": f"{share}: compared with healthy people of this site{people}, helped by those of other sites.",
-        "manufacturer": f"{share}: compared with healthy people of this manufacturer only{named_makers}{people}; this "
+        "site": f"{share}: compared with healthy people of this site{here}, helped by those of other sites.",
+        "manufacturer": f"{share}: compared with healthy people of this manufacturer only{near}; this "
         "site is not in the norm, and how much sites differ widens what counts as usual. A few controls measured here "
         "would sharpen it.",
         "other": f"{share}: the norm does not know this manufacturer{named_makers}; compared with all others, with the "
@@ -110,7 +113,7 @@ def _people(comparison: Comparison, part: pd.DataFrame) -> str:
     if not counts:
         return ""
     span = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    return f" ({span} people)"
+    return f"{span} people"
 
 
 def part_note(scored: pd.DataFrame, words: str) -> int:
@@ -181,12 +184,17 @@ def _point_numbers(point: Point, factor: float) -> dict[str, Any]:
     }
 
 
-def _list(scored: pd.DataFrame) -> list[dict[str, str]]:
+def _list(scored: pd.DataFrame, comparison: Comparison) -> list[dict[str, str]]:
     rows = []
     for _, row in scored.iterrows():
         factor, unit = shown_unit(str(row["metric"]), str(row["unit"]))
         value, se = float(row["value"]) * factor, float(row["se"]) * factor
-        spread = float(row["expected_sd"]) * factor
+        curves = comparison.curves.get(cell_of(row))
+        usual = "–"
+        if curves is not None:
+            low, high = (curves.at(float(row["age"]), p) * factor for p in (PROBABILITIES[0], PROBABILITIES[-1]))
+            digits = _digits((high - low) / 4)
+            usual = f"{low:.{digits}f} to {high:.{digits}f}"
         basis = BASIS.get(str(row["basis"]), str(row["basis"]))
         rows.append(
             {
@@ -194,7 +202,7 @@ def _list(scored: pd.DataFrame) -> list[dict[str, str]]:
                 "region": named(str(row["region"])),
                 "level": str(row["level"]).replace(":", " to "),
                 "value": _value(value, se),
-                "expected": _value(float(row["expected"]) * factor, spread),
+                "usual": usual,
                 "z": signed(row["z"], 2),
                 "interval": f"{signed(row['z_low'])} to {signed(row['z_high'])}",
                 "style": marked(float(row["z"])),
@@ -252,8 +260,13 @@ def _value(value: float, spread: float) -> str:
         return "–"
     if not (np.isfinite(spread) and spread > 0):
         return f"{value:.3g}"
-    digits = int(np.clip(1 - np.floor(np.log10(spread)), 0, 5))
+    digits = _digits(spread)
     return f"{value:.{digits}f} ± {spread:.{digits}f}"
+
+
+def _digits(spread: float) -> int:
+    """Digits after the point that show two of a spread."""
+    return int(np.clip(1 - np.floor(np.log10(spread)), 0, 5)) if np.isfinite(spread) and spread > 0 else 3
 
 
 def signed(z: float, digits: int = 1) -> str:
