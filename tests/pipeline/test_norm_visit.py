@@ -12,11 +12,13 @@ from qcord.core.errors import ImplausibleValue, UnknownName, UnreadableFile
 from qcord.ingest.bids import Visit
 from qcord.ingest.people import Person
 from qcord.normative.fit import fit_norms
+from qcord.normative.norm import Norms, with_card
 from qcord.normative.score import score
+from qcord.normative.shipped import shipped_norms
 from qcord.pipeline import norm_score as norm_score_module
 from qcord.pipeline import run as run_module
 from qcord.pipeline.norm_score import norm_score
-from qcord.pipeline.norm_visit import compare, earlier_scores
+from qcord.pipeline.norm_visit import _data, compare, earlier_scores
 from qcord.pipeline.outputs import write_findings
 from qcord.pipeline.run import run
 from qcord.pipeline.visit import ATLAS_COLUMNS
@@ -214,6 +216,25 @@ def test_a_site_with_another_scanner_is_not_the_one_that_the_norm_knows(norms):
     assert norm_score(rows, norms)["site"].tolist() == [known.name[0]] * 2
 
 
+def test_badly_calibrated_norms_are_named(norms):
+    norm = norms[("MTR", "white matter", "C3")]
+    for spread, words in ((0.6, "too small"), (1.5, "too large"), (1.05, None)):
+        told = _data([with_card(norm, calibration={"z SD": spread}, limits="young people.", source="here")])
+        assert told[0].startswith(f"The norms rest on {norm.count} healthy people at 8 sites")
+        assert told[-2:] == ("Limits of the norms: young people.", "Sources of the norms: here.")
+        assert [words in t for t in told[1:-2]] == ([True] if words else [])
+
+
+def test_norms_of_the_package_score_a_visit():
+    found = compare(findings(), WOMAN, shipped_norms(), straight_template())
+    assert found.scores.empty  # C2:C5 is not imaged
+    assert any("no norm exists of the values and levels" in n for n in found.notes)
+    whole = people(4, 4).assign(level="C3", manufacturer="Siemens", site="new", value=70.0)
+    scored = norm_score(whole)
+    assert set(scored["basis"]) <= {"manufacturer", "other"}
+    assert scored["z"].abs().max() < 3
+
+
 def test_bad_tables_get_a_sentence(norms, tmp_path):
     with pytest.raises(UnreadableFile, match=r"absent\.csv"):
         norm_score(tmp_path / "absent.csv", norms)
@@ -224,6 +245,6 @@ def test_bad_tables_get_a_sentence(norms, tmp_path):
 
 
 def test_without_norms_of_the_package_a_file_is_asked_for(monkeypatch):
-    monkeypatch.setattr(norm_score_module, "shipped_norms", lambda: None)
+    monkeypatch.setattr(norm_score_module, "shipped_norms", lambda: Norms.of([]))
     with pytest.raises(UnknownName, match="no norms"):
         norm_score(pd.DataFrame({"metric": []}))

@@ -1,5 +1,6 @@
 import io
 import re
+from importlib.resources import files
 
 import matplotlib.image
 import numpy as np
@@ -39,7 +40,7 @@ def compared(norm, value=50.0, age=50.0, earlier=(), **columns):
     table = centiles(norm, ages, "F", manufacturer="m0", probabilities=PROBABILITIES)
     return Comparison(
         scored.tail(1).reset_index(drop=True),
-        {CELL: Curves(table, norm.count, 32, norm.ages)},
+        {CELL: Curves(table, norm.count, "32 people", norm.ages)},
         scored.head(len(rows)),
         data=("The norm rests on made-up people.",),
     )
@@ -74,7 +75,7 @@ def test_curves_pass_where_the_norm_says_and_the_point_lies_at_its_value(norm, m
     assert (point.get_xdata()[0], point.get_ydata()[0]) == (47.0, 61.5)
     assert axis.get_ylabel() == "area T2w [mm²]"
     assert "women" in axis.get_title(loc="left")
-    assert f"{norm.count} people, 32 of this manufacturer (m0)" in axis.get_title(loc="left")
+    assert f"{norm.count} people, 32 people of this manufacturer (m0)" in axis.get_title(loc="left")
 
 
 def test_the_numbers_of_the_script_are_those_of_the_norm(norm):
@@ -272,12 +273,19 @@ def test_text_is_escaped(norm):
     assert html.count("</script>") == 1
 
 
+def test_the_script_writes_no_markup_and_asks_no_network():
+    script = (files("qcord.report") / "norms.js").read_text(encoding="utf-8")
+    for word in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "fetch(", "import "):
+        assert word not in script
+    assert "tabindex" in script
+
+
 def test_the_basis_is_said_plainly(norm):
     known = norm.hierarchy.sites.name[0]
     maker = norm.hierarchy.sites.manufacturer[0]
     assert "of this site" in norm_section(compared(norm, site=known, manufacturer=maker))
     assert "this manufacturer only (m0, 32 people)" in norm_section(compared(norm))
-    assert "does not know this manufacturer (Elsewhere)" in norm_section(compared(norm, manufacturer="Elsewhere"))
+    assert "holds no scanner of this manufacturer (Elsewhere)" in norm_section(compared(norm, manufacturer="Elsewhere"))
 
 
 def test_without_a_score_the_section_is_a_sentence():

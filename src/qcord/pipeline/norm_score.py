@@ -14,8 +14,8 @@ from qcord.ingest.bids import Visit
 from qcord.ingest.people import Person, manufacturer, read_person
 from qcord.normative.norm import Cell, Norm, Norms
 from qcord.normative.score import COLUMNS, score
+from qcord.normative.shipped import shipped_norms
 from qcord.pipeline.norm_values import as_observations, observed
-from qcord.pipeline.shipped import shipped_norms
 from qcord.pipeline.store import package_version, write_table, write_text
 
 NEEDED = ("metric", "region", "level", "value")
@@ -76,7 +76,7 @@ def _norms(norms: Norms | Path | str | None) -> Norms:
     if norms is not None:
         return read_norms(Path(norms))
     shipped = shipped_norms()
-    if shipped is None:
+    if not len(shipped):
         raise UnknownName("The package holds no norms; give a JSON file of them.")
     return shipped
 

@@ -1,7 +1,6 @@
 """A visit beside healthy people: its values as observations, their scores, the curves, and earlier visits."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,6 +21,12 @@ DRAWN = 150
 
 AGES = 13
 """Ages at which curves are computed."""
+
+CARD = {"limits": "Limits of the norms", "source": "Sources of the norms"}
+"""Entries of a norm's card that the report repeats, and what it calls them."""
+
+MISJUDGED = 1.2
+"""Standard deviation of z in people of sites left out, or one over it, from which the report warns."""
 
 SPARE = 10.0
 """Years that a chart shows beyond a person who is older or younger than the norm's people."""
@@ -109,12 +114,17 @@ def _curves(scored: pd.DataFrame, norms: Norms, earlier: pd.DataFrame) -> dict[C
     return found
 
 
-def _near(norm: Norm, row: pd.Series) -> int:
-    """People of a norm that were examined at the same site or, if it is not in the norm, by the same manufacturer."""
+def _near(norm: Norm, row: pd.Series) -> str:
+    """People, or sites, of a norm that are of the same site or, if it is not in the norm, manufacturer."""
     sites = norm.hierarchy.sites
     names = sites.name if row["basis"] == "site" else sites.manufacturer
     wanted = row["site"] if row["basis"] == "site" else row["manufacturer"]
-    return round(float(sum(n for name, n in zip(names, sites.count, strict=True) if name == wanted)))
+    people = round(float(sum(n for name, n in zip(names, sites.count, strict=True) if name == wanted)))
+    if people:
+        return f"{people} people"
+    makers = norm.card.get("manufacturers")
+    found = makers.get(wanted) if isinstance(makers, dict) else None
+    return f"{found} sites" if found else ""
 
 
 def _ages(norm: Norm, shown: list[float]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
@@ -131,7 +141,7 @@ def _data(norms: list[Norm]) -> tuple[str, ...]:
     if not norms:
         return ()
     people = sorted({n.count for n in norms})
-    sites = sorted({len(n.hierarchy.sites.name) for n in norms})
+    sites = sorted({int(n.card.get("sites", len(n.hierarchy.sites.name))) for n in norms})
     young, old = min(n.ages[0] for n in norms), max(n.ages[1] for n in norms)
 
     def span(numbers: list[int]) -> str:
@@ -141,14 +151,30 @@ def _data(norms: list[Norm]) -> tuple[str, ...]:
         f"The norms rest on {span(people)} healthy people at {span(sites)} sites, {young:.0f} to {old:.0f} years old"
         f"{' (by metric)' if len(people) > 1 else ''}."
     )
-    texts = [str(v) for n in norms for k in ("data", "limits") for v in _texts(n.card.get(k))]
-    return (text, *dict.fromkeys(texts))
+    texts = []
+    for key, words in CARD.items():
+        found = sorted({str(n.card[key]).rstrip(".") for n in norms if isinstance(n.card.get(key), str)})
+        texts += [f"{words}: {'; '.join(found)}."] if found else []
+    return (text, *_judged(norms), *texts)
 
 
-def _texts(entry: Any) -> list[str]:
-    if isinstance(entry, str):
-        return [entry]
-    return [e for e in entry if isinstance(e, str)] if isinstance(entry, list | tuple) else []
+def _judged(norms: list[Norm]) -> list[str]:
+    """Metrics whose norms were found too wide or too narrow in people of sites that were left out."""
+    found: dict[str, list[float]] = {}
+    for norm in norms:
+        judged = norm.card.get("calibration")
+        spread = judged.get("z SD") if isinstance(judged, dict) else None
+        if isinstance(spread, int | float):
+            found.setdefault(norm.cell.metric, []).append(float(spread))
+    texts = []
+    for metric, spreads in sorted(found.items()):
+        middle = float(np.median(spreads))
+        if not 1 / MISJUDGED < middle < MISJUDGED:
+            kind = "too small: deviations may be missed" if middle < 1 else "too large: there are more false alarms"
+            texts.append(
+                f"z of {metric} is {kind} (standard deviation {middle:.2f} in healthy people of sites left out, expected 1)."
+            )
+    return texts
 
 
 def earlier_scores(out: Path, visit: Visit, age: float | None) -> pd.DataFrame:

@@ -17,11 +17,11 @@ from qcord.ingest.bids import Visit, find_visits
 from qcord.ingest.landmarks import parse_disc
 from qcord.ingest.people import read_person
 from qcord.normative.norm import Norms
+from qcord.normative.shipped import shipped_norms
 from qcord.pipeline.norm_score import read_norms
 from qcord.pipeline.norm_visit import compare, earlier_scores
 from qcord.pipeline.outputs import write_findings
 from qcord.pipeline.settings import Settings, read_settings
-from qcord.pipeline.shipped import shipped_norms
 from qcord.pipeline.store import package_version, require_writable, staged, write_dataset_description, write_text
 from qcord.pipeline.templates import load_template
 from qcord.pipeline.visit import Request, process
@@ -145,7 +145,7 @@ def run_visit(request: Request, out: Path, notify: Notify = lambda visit, stage:
     name = request.visit.prefix
     try:
         findings = process(request, lambda stage: notify(name, stage))
-        if request.norms is not None:
+        if request.norms:
             notify(name, "compare")
             findings = replace(findings, comparison=_compared(findings, request, request.norms, out))
         notify(name, "write")

@@ -35,15 +35,17 @@ class Curves:
     ----------
     table : DataFrame
         Columns age [years], probability, value, low, high (95 % band of the centile); value in the unit of the metric.
-    n, near : int
-        People that the norm rests on, and those of them of the same site or, if it is not known, manufacturer.
+    n : int
+        People that the norm rests on.
+    near : str
+        How many of them are of the same site or, if it is not known, manufacturer: people or sites; may be empty.
     ages : tuple of float
         Youngest and oldest of them; beyond, curves are extrapolated.
     """
 
     table: pd.DataFrame
     n: int
-    near: int
+    near: str
     ages: tuple[float, float]
 
     def at(self, age: float, probability: float) -> float:

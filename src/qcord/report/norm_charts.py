@@ -93,8 +93,9 @@ class Chart:
         sex = {"F": "women", "M": "men"}.get(self.sex, "people")
         maker = f" ({self.maker})" if self.maker else ""
         where = "this site" if self.basis == "site" else "this manufacturer"
-        near = f"{self.curves.near} of {where}{maker}" if self.basis != "other" else f"none of {where}{maker}"
-        return f"centiles of healthy {sex}; norm of {self.curves.n} people, {near}"
+        near = "none" if self.basis == "other" else self.curves.near
+        part = f", {near} of {where}{maker}" if near else ""
+        return f"centiles of healthy {sex}; norm of {self.curves.n} people{part}"
 
     @property
     def extrapolated(self) -> bool:
@@ -250,6 +251,7 @@ def profile_chart(scored: pd.DataFrame, metrics: Sequence[str]) -> bytes:
     A point has its 95 % interval; a value over several levels has a bar along them. The regions shown are the combined
     ones, then those that deviate most.
     """
+    scored = scored[scored["metric"].isin(list(metrics))]
     regions = _profile_regions(scored)
     levels = _profile_levels(scored)
     columns = min(4, len(metrics))

@@ -54,6 +54,7 @@ def norm_section(comparison: Comparison) -> str:
     return page.render(
         empty=False,
         sentences=sentences(comparison),
+        background=background(comparison),
         chance=chance(scored),
         listed=_list(scored.head(LISTED), comparison),
         more=max(0, len(scored) - LISTED),
@@ -71,7 +72,7 @@ def norm_section(comparison: Comparison) -> str:
 
 
 def sentences(comparison: Comparison) -> list[str]:
-    """What was compared with whom, what was not, and the limits."""
+    """What was compared with whom, and what was not."""
     scored = comparison.scored
     found = []
     for basis in ("site", "manufacturer", "other"):
@@ -79,17 +80,22 @@ def sentences(comparison: Comparison) -> list[str]:
         if len(part):
             makers = " and ".join(sorted({str(m) for m in part["manufacturer"] if isinstance(m, str) and m}))
             found.append(_basis_sentence(basis, len(part), len(scored), makers, _people(comparison, part)))
-    found += comparison.data
     ages = part_note(scored, "age outside")
     if ages:
         found.append(f"{ages} values lie at an age beyond those of the norm's people: extrapolated, read with caution.")
-    metrics = [str(m) for m in dict.fromkeys(scored["metric"])]
-    for key, sentence in LIMITS.items():
-        if any(m == key or m.startswith(f"{key} ") or (key == "MD" and m in {"AD", "RD"}) for m in metrics):
-            found.append(sentence)
     if comparison.without:
         found.append(f"No norm exists of {', '.join(comparison.without)}: nothing is said about them here.")
     return [*found, *comparison.notes]
+
+
+def background(comparison: Comparison) -> list[str]:
+    """What the norms rest on, and what must be known of the metrics."""
+    metrics = [str(m) for m in dict.fromkeys(comparison.scored["metric"])]
+    found = list(comparison.data)
+    for key, sentence in LIMITS.items():
+        if any(m == key or m.startswith(f"{key} ") or (key == "MD" and m in {"AD", "RD"}) for m in metrics):
+            found.append(sentence)
+    return found
 
 
 def _basis_sentence(basis: str, n: int, total: int, makers: str, people: str) -> str:
@@ -102,18 +108,19 @@ def _basis_sentence(basis: str, n: int, total: int, makers: str, people: str) ->
         "manufacturer": f"{share}: compared with healthy people of this manufacturer only{near}; this "
         "site is not in the norm, and how much sites differ widens what counts as usual. A few controls measured here "
         "would sharpen it.",
-        "other": f"{share}: the norm does not know this manufacturer{named_makers}; compared with all others, with the "
-        "spread between manufacturers added. Such a z is weak evidence.",
+        "other": f"{share}: the norm holds no scanner of this manufacturer{named_makers}, or does not say whose they "
+        "are; compared with all of them, with the spread between manufacturers added. Such a z is weak evidence.",
     }[basis]
 
 
 def _people(comparison: Comparison, part: pd.DataFrame) -> str:
     """How many people of the site or manufacturer the norms of some rows hold."""
-    counts = sorted({comparison.curves[c].near for _, r in part.iterrows() if (c := cell_of(r)) in comparison.curves})
+    found = {comparison.curves[c].near for _, r in part.iterrows() if (c := cell_of(r)) in comparison.curves}
+    counts = sorted(int(t.split()[0]) for t in found if t)
     if not counts:
         return ""
-    span = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    return f"{span} people"
+    what = next(t for t in sorted(found) if t).split()[1]
+    return f"{counts[0]} {what}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} {what}"
 
 
 def part_note(scored: pd.DataFrame, words: str) -> int:
