@@ -172,7 +172,7 @@ def _judged(norms: list[Norm]) -> list[str]:
         if not 1 / MISJUDGED < middle < MISJUDGED:
             kind = "too small: deviations may be missed" if middle < 1 else "too large: there are more false alarms"
             texts.append(
-                f"z of {metric} is {kind} (standard deviation {middle:.2f} in healthy people of sites left out, expected 1)."
+                f"z of {metric} is {kind} (standard deviation in people of sites left out: {middle:.2f}, not 1)."
             )
     return texts
 

@@ -169,6 +169,7 @@ def chart_numbers(chart: Chart) -> dict[str, Any]:
         "region": chart.region,
         "name": named(chart.region),
         "level": chart.level,
+        "order": _order_number(chart.level),
         "unit": unit,
         "title": chart.title,
         "subtitle": chart.subtitle,
@@ -179,6 +180,11 @@ def chart_numbers(chart: Chart) -> dict[str, Any]:
     }
 
 
+def _order_number(level: str) -> int:
+    single, first, length = level_order(level)
+    return 10000 * single + 100 * first + length
+
+
 def _point_numbers(point: Point, factor: float) -> dict[str, Any]:
     return {
         "label": point.label,
@@ -187,6 +193,7 @@ def _point_numbers(point: Point, factor: float) -> dict[str, Any]:
         "se": _short(point.se * factor),
         "text": _value(point.value * factor, point.se * factor),
         **{k: _short(getattr(point, k)) for k in ("z", "z_low", "z_high", "centile")},
+        "standing": _centile(point.centile),
         "style": marked(point.z),
     }
 

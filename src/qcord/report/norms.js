@@ -32,12 +32,15 @@
     const metric = c => c.metric === selects.metric.value;
     fill(selects.region, of("region", metric).map(r => [r, normCharts.find(c => c.region === r).name]));
     const region = c => metric(c) && c.region === selects.region.value;
-    fill(selects.level, of("level", region).map(l => [l, l.replace(":", " to ")]));
+    const kept = selects.level.value, found = normCharts.filter(region), farthest = found[0].level;
+    const levels = [...found].sort((a, b) => a.order - b.order).map(c => c.level);
+    fill(selects.level, unique(levels).map(l => [l, l.replace(":", " to ")]));
+    if (!levels.includes(kept)) selects.level.value = farthest;
     return normCharts.find(c => region(c) && c.level === selects.level.value);
   }
 
   function words(point, unit) {
-    const z = point.z === null ? "no z" : "z " + signed(point.z) + " (95 % interval " + signed(point.z_low) + " to " + signed(point.z_high) + "), centile " + point.centile.toFixed(1);
+    const z = point.z === null ? "no z" : "z " + signed(point.z) + " (95 % interval " + signed(point.z_low) + " to " + signed(point.z_high) + "), centile " + point.standing;
     return point.label + ", age " + point.age.toFixed(1) + ": " + point.text + (unit ? " " + unit : "") + ", " + z;
   }
 
