@@ -41,7 +41,7 @@ LIMITS = {
 def quantitative() -> Norms:
     """Maps at C2 to C5, and areas, of the multi-site table."""
     table = screened(norm_tables.spine_generic().observations)
-    table = table[table["pathology"] == "HC"]
+    table = table[table["pathology"] == "HC"].replace({"unit": {"%": "percent"}})
     return carded(table, fit_norms(table, STRAIGHT), SOURCES["multi"])
 
 

@@ -22,6 +22,8 @@ _PLACES = {
     "norm_export": "qcord.pipeline.norm_federation",
     "norm_merge": "qcord.pipeline.norm_federation",
     "norm_score": "qcord.pipeline.norm_score",
+    "norm_fit": "qcord.pipeline.norm_models",
+    "norm_adapt": "qcord.pipeline.norm_models",
     "assets": "qcord.pipeline.assets",
     "doctor": "qcord.pipeline.doctor",
     "load_template": "qcord.pipeline.templates",

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from qcord.cli import norm_models
+from qcord.cli import norm_federation, norm_models, norm_score
 from qcord.cli.progress import plain
 
 Many = Parameter(consume_multiple=True, negative="")
@@ -114,3 +114,6 @@ def query(
 
 app.command(norm_models.fit, name="fit")
 app.command(norm_models.adapt, name="adapt")
+app.command(norm_score.command, name="score")
+app.command(norm_federation.export, name="export")
+app.command(norm_federation.merge, name="merge")
