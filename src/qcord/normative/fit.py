@@ -60,12 +60,14 @@ def fit_norms(observations: pd.DataFrame, terms: Terms | Mapping[str, Terms] | N
     for name in CELL:
         require(healthy, name)
     chosen = terms or {}
-    found = []
+    found: list[Norm] = []
     for key, part in healthy.groupby(CELL, sort=True, observed=True):
         cell = Cell(*(str(v) for v in key))
         if len(part) >= FEWEST:
             own = chosen if isinstance(chosen, Terms) else chosen.get(cell.metric, Terms())
-            found.append(fit_norm(part, own, cell=cell))
+            # cells of a metric are alike: each search starts where the last one ended
+            start = found[-1].hierarchy.variances if found and found[-1].cell.metric == cell.metric else None
+            found.append(_fit(part, own, cell, start))
     if not found:
         raise ImplausibleValue("No cell has two healthy people; a norm needs at least two, and says little below 30.")
     return Norms.of(found)
@@ -88,6 +90,10 @@ def fit_norm(observations: pd.DataFrame, terms: Terms = Terms(), *, cell: Cell |
     Norm
         Effects, spreads and shape, with errors.
     """
+    return _fit(observations, terms, cell, None)
+
+
+def _fit(observations: pd.DataFrame, terms: Terms, cell: Cell | None, start: FloatArray | None) -> Norm:
     data = rows(observations, terms)
     if len(data.value) < FEWEST:
         raise ImplausibleValue(f"{len(data.value)} person is too few for a norm; expected at least {FEWEST}.")
@@ -100,7 +106,7 @@ def fit_norm(observations: pd.DataFrame, terms: Terms = Terms(), *, cell: Cell |
     units = observations["unit"].dropna().unique() if "unit" in observations else ["1"]
     if len(units) != 1:
         raise ImplausibleValue(f"{name.metric} comes in {len(units)} units ({', '.join(map(str, units))}); convert it.")
-    hierarchy, shape, widening = _estimates(data, terms)
+    hierarchy, shape, widening = _estimates(data, terms, start)
     norm = _norm(name, str(units[0]), terms, hierarchy, data.age)
     return replace(norm, shape=shape, widening=widening, card={**norm.card, "shape": _words(shape)})
 
@@ -141,13 +147,13 @@ def _words(shape: Shape) -> str:
     return "normal" if shape.normal else f"sinh-arcsinh, skew {shape.skew:.2f}, tail {shape.tail:.2f}"
 
 
-def _estimates(data: Rows, terms: Terms) -> tuple[Hierarchy, Shape, float]:
+def _estimates(data: Rows, terms: Terms, start: FloatArray | None) -> tuple[Hierarchy, Shape, float]:
     """Fit; then, if departures ask for it, a spread that goes with age and a shape, and fit with these again."""
     alike = not data.variance.any()
     groups = (
         grouped(data, terms) if alike else (_classes(data, terms) if len(data.value) > _MANY else single(data, terms))
     )
-    hierarchy = estimate(groups)
+    hierarchy = estimate(groups, start=start)
     departures = _departures(data, hierarchy, terms, 0.0)
     far = np.abs(departures).max() > _FAR * _middle(departures)
     if far and len(departures) >= _FEWEST_FOR_SCALE:
@@ -206,9 +212,9 @@ def _widening(departures: FloatArray, age: FloatArray) -> float:
 
 
 def _classes(data: Rows, terms: Terms) -> Statistics:
-    """Sums over people of a site whose standard errors are within 10 % of each other."""
+    """Sums over people of a site whose standard errors are within 20 % of each other."""
     with np.errstate(divide="ignore"):
-        step = np.where(data.variance > 0, np.round(np.log(np.maximum(data.variance, 1e-300)) / 0.2), -1e6)
+        step = np.where(data.variance > 0, np.round(np.log(np.maximum(data.variance, 1e-300)) / 0.4), -1e6)
     parts: list[Statistics] = []
     frame = pd.DataFrame({"site": data.site, "step": step})
     order = np.lexsort((step, data.site.astype(str)))

@@ -126,7 +126,7 @@ def estimate(statistics: Statistics, scale: FloatArray | None = None, start: Flo
     scale : (k,) array, optional
         Variance of the people of each group over that of others: more for the old, or for values far from all others.
     start : (d,) array, optional
-        Variances to start from.
+        Variances to start from; no matter if they are of another number.
 
     Returns
     -------
@@ -150,7 +150,12 @@ def estimate(statistics: Statistics, scale: FloatArray | None = None, start: Flo
         return value / size, gradient / size
 
     found = optimize.minimize(
-        cost, first if start is None else start, jac=True, method="L-BFGS-B", bounds=[(-_WIDEST, _WIDEST)] * d
+        cost,
+        start if start is not None and len(start) == d else first,
+        jac=True,
+        method="L-BFGS-B",
+        bounds=[(-_WIDEST, _WIDEST)] * d,
+        options={"ftol": 1e-8, "gtol": 1e-4},
     )
     variances = np.asarray(found.x)
     hessian = _hessian(data, variances)
@@ -250,10 +255,11 @@ def _site_sums(
         by_site(w * s.count),
         columns,
         by_site(w * s.xy[:, 0]),
-        (w @ s.xx.reshape(len(s.count), -1)).reshape(-1, p, p),
-        w @ s.xy,
-        w @ s.yy,
-        np.log(variance) @ s.count,
+        # sums by einsum: threads of BLAS would only wait for each other in products of this size
+        np.einsum("bk,kj->bj", w, s.xx.reshape(len(s.count), -1)).reshape(-1, p, p),
+        np.einsum("bk,kj->bj", w, s.xy),
+        np.einsum("bk,k->b", w, s.yy),
+        np.einsum("bk,k->b", np.log(variance), s.count),
     )
 
 
