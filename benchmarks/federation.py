@@ -4,7 +4,7 @@ Run ``python benchmarks/federation.py [exact]``; ``exact`` leaves the third part
 difference of effects, variances and z between norms merged from documents and norms of the pooled rows (same model);
 then z of the merged norm against the full fit of the rows, which also uses the standard error of each value and the
 shape of the distribution. Second: bytes of a document. Third: what the analytic Gaussian mechanism adds to the error
-of the effect of sex (robust spread of 30 draws), over the standard error of the exact norm, by epsilon and people a
+of the effect of sex (robust spread of 30 draws), over the standard error of the exact norm, by epsilon and people per
 site.
 """
 

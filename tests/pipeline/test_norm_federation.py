@@ -8,6 +8,7 @@ import pytest
 
 from federation_sites import hospital, hospitals
 from qcord.cli import norm_federation as cli
+from qcord.cli.main import main
 from qcord.core.errors import MissingMetadata, NotWritable, QcordError, UnknownName, UnreadableFile
 from qcord.normative.federation.cells import TooRevealing
 from qcord.normative.federation.signature import WrongSignature
@@ -133,6 +134,25 @@ def test_the_commands_do_the_same(tmp_path, key, capsys):
         cli.export(tmp_path / "a.csv")
     with pytest.raises(QcordError, match="cannot be read"):
         cli.export(tmp_path / "a.csv", out=tmp_path / "b.json", key=key, bounds=["FA"])
+
+
+def command(words):
+    with pytest.raises(SystemExit) as end:
+        main(words)
+    assert end.value.code == 0
+
+
+def test_a_database_exports_what_its_table_exports(tmp_path, key, capsys):
+    table = hospital("a", 30, seed=1)
+    table.to_csv(tmp_path / "a.csv", index=False)
+    command(["norm", "add", str(tmp_path / "a.csv"), str(tmp_path / "database")])
+    for source, name in (("database", "one"), ("a.csv", "two")):
+        files = ["--out", str(tmp_path / name), "--key", str(key), "--ledger", str(tmp_path / f"ledger {name}")]
+        command(["norm", "export", str(tmp_path / source), *files, "--straight"])
+        assert "3 of 3 groups" in capsys.readouterr().out
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+    command(["norm", "merge", str(tmp_path / "one"), "--out", str(tmp_path / "norms.json"), "--key", str(key)])
+    assert len(Norms.from_json((tmp_path / "norms.json").read_text())) == 3
 
 
 @pytest.mark.real

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from importlib import import_module
 from pathlib import Path
 
 import pandas as pd
@@ -17,6 +16,7 @@ from qcord.normative.federation.privacy import Bounds
 from qcord.normative.federation.signature import Key, new_key
 from qcord.normative.norm import Norms
 from qcord.normative.terms import Terms
+from qcord.pipeline.norm_database import norm_query
 from qcord.pipeline.store import package_version, write_bytes, write_text
 
 LEDGER = Path("~/.qcord/ledger.json")
@@ -195,7 +195,7 @@ def _observations(data: Path | str | pd.DataFrame) -> pd.DataFrame:
         return data
     path = Path(data)
     if path.is_dir():
-        return pd.DataFrame(import_module("qcord.pipeline.norm_database").norm_query(path))
+        return norm_query(path)
     text = {"participant_id": str, "session_id": str, "site": str}
     try:
         if path.suffix == ".parquet":
