@@ -38,8 +38,9 @@ def score(norms: Norms | Norm, observations: pd.DataFrame) -> pd.DataFrame:
     DataFrame
         The rows in their order, with ``z`` (a standard normal number for healthy people: what is not known of the norm,
         the site and the value widens what counts as healthy), ``z_low`` and ``z_high`` (95 % interval: where z could
-        lie if these were known), ``centile`` (0 to 100), ``expected`` and ``expected_sd`` (unit of the value),
-        ``basis`` (site, manufacturer or other) and ``note``. NaN, and a note, where there is no norm or no value.
+        lie if these were known), ``centile`` (0 to 100), ``expected`` and ``expected_sd`` (unit of the value; half the
+        range of the middle 68 % of people), ``basis`` (site, manufacturer or other) and ``note``. NaN, and a note,
+        where there is no norm or no value.
     """
     table = observations.reset_index(drop=True)
     single = isinstance(norms, Norm)
@@ -89,7 +90,7 @@ def _score(norm: Norm, part: pd.DataFrame) -> "dict[str, np.ndarray[tuple[int], 
         "z_high": z + half,
         "centile": 100 * special.ndtr(z),
         "expected": h.centre + h.spread * p.mean,
-        "expected_sd": h.spread * np.sqrt(p.people**2 + p.unsure**2),
+        "expected_sd": h.spread * np.sqrt((p.people * norm.shape.half_width) ** 2 + p.unsure**2),
         "basis": p.basis,
         "note": note,
     }

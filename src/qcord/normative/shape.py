@@ -47,6 +47,12 @@ class Shape:
         """Whether it is the normal distribution."""
         return self == NORMAL
 
+    @property
+    def half_width(self) -> float:
+        """Half the range of the middle 68 %."""
+        low, high = self.departure(np.array([-1.0, 1.0]))
+        return float(high - low) / 2
+
     def score(self, departure: FloatArray) -> FloatArray:
         """Standard normal number of the same rank."""
         return np.asarray(np.sinh(self.tail * np.arcsinh((departure - self.middle) / self.width) - self.skew))
