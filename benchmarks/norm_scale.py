@@ -1,6 +1,7 @@
-"""The database of healthy values at a million rows: time to add (from CSV, Parquet and memory) and to query.
+"""The database of healthy values at a million rows: time to add (from CSV, Parquet and memory), query, fit and score.
 
-Run ``python benchmarks/norm_scale.py [rows] [seed]``. Synthetic persons at 50 sites, 200 cells each.
+Run ``python benchmarks/norm_scale.py [rows] [seed]``. Synthetic persons at 50 sites, 200 cells each; a metric
+is fitted at 10 levels of one region with 10,000 persons each, and so many are scored.
 """
 
 import shutil
@@ -13,6 +14,8 @@ import duckdb
 import numpy as np
 import pandas as pd
 
+from qcord.normative.fit import fit_norms
+from qcord.normative.score import score
 from qcord.pipeline.norm_database import norm_add, norm_query
 
 METRICS = {"FA": (0.69, 0.05, "1"), "MD": (0.95e-3, 0.08e-3, "mm2/s"), "MTR": (47.0, 2.5, "percent")}
@@ -69,6 +72,20 @@ def timed(function, repeats=1):
     return *best, result
 
 
+def fit_and_score(seed):
+    """One metric at ten levels, 10,000 persons each, with standard errors."""
+    one = observations(10_000 * len(CELLS), seed + 2)
+    one = one[(one["metric"] == "FA") & (one["region"] == "white matter") & (one["level"] == "C2")]
+    rng = np.random.default_rng(seed)
+    table = pd.concat(
+        [one.assign(level=f"C{k}", value=one["value"] + rng.normal(0, 0.01, len(one))) for k in range(10)]
+    )
+    seconds, used, norms = timed(lambda: fit_norms(table))
+    print(f"fit one metric    {seconds:7.2f} s (processor {used:.2f} s)   {len(table)} rows, {len(norms)} norms")
+    seconds, used, scored = timed(lambda: score(norms, table[table["level"] == "C3"]))
+    print(f"score             {seconds:7.2f} s (processor {used:.2f} s)   {len(scored)} persons")
+
+
 def main(n_rows=1_000_000, seed=0):
     folder = Path(tempfile.mkdtemp(prefix="norm-scale-"))
     try:
@@ -97,6 +114,7 @@ def main(n_rows=1_000_000, seed=0):
         ):
             seconds, used, rows = timed(lambda o=options: norm_query(base, **o), 5)
             print(f"query {label:24s} {1000 * seconds:7.1f} ms (processor {1000 * used:.0f} ms)   {len(rows)} rows")
+        fit_and_score(seed)
         size = sum(p.stat().st_size for p in base.rglob("*") if p.is_file())
         print(f"on disk {size / 1e6:.1f} MB ({size / n_rows:.1f} bytes a row)")
     finally:
