@@ -9,7 +9,8 @@ from qcord.phantom.spec import preset
 from qcord.pipeline.phantom import cohort, write_phantoms
 from qcord.pipeline.run import Notify, Outcome, gather, run
 
-KINDS = ("healthy", "compression", "lesion")
+KINDS = {"healthy": "F", "compression": "M", "lesion": "F"}
+"""Phantoms with the sex that their tables name, for the comparison with healthy people."""
 REGIONS = ("white matter", "gray matter", "dorsal columns", "WM left lateral corticospinal tract")
 
 
@@ -52,7 +53,10 @@ def demo(
         Reports and a table of estimates beside the truth.
     """
     folder = Path(out_dir).absolute()
-    specs = [cohort(preset(kind), 1, seed + number)[0] for number, kind in enumerate(KINDS)]
+    specs = []
+    for number, (kind, sex) in enumerate(KINDS.items()):
+        spec = cohort(preset(kind), 1, seed + number)[0]
+        specs.append(spec.replace(person={**spec.person, "sex": sex}))
     for spec in specs:
         notify(f"sub-{spec.label}", "scan phantom")
         write_phantoms([spec], folder / "raw")
