@@ -23,6 +23,7 @@ from qcord.normative.fit import fit_norm
 from qcord.normative.norm import Norm
 from qcord.normative.protocols import deviating
 from qcord.normative.score import score
+from qcord.normative.statistics import Statistics, from_summaries
 
 POSSIBLE = {"T1": (0.3, 3.0), "MTsat": (0.0, 15.0), "MTR": (20.0, 80.0)}
 TRANSFER = ("MTR", "MTsat", "T1")
@@ -54,11 +55,13 @@ def repetition_times() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["site", "manufacturer", "RepetitionTime"])
 
 
-def left_out(part: pd.DataFrame, by: str = "site", *, kinds: str = "ab") -> pd.DataFrame:
+def left_out(
+    part: pd.DataFrame, by: str = "site", *, kinds: str = "ab", summaries: Statistics | None = None
+) -> pd.DataFrame:
     """Scores of each group by the norm of the others: kinds a (its manufacturer) and b (adapted)."""
     found = []
     for name, group in part.groupby(by):
-        norm = fit_norm(part[part[by] != name])
+        norm = fit_norm(part[part[by] != name], summaries=summaries)
         theirs = part[(part["manufacturer"] == group["manufacturer"].iloc[0]) & (part[by] != name)]["value"]
         others = part[part[by] != name]["value"]
         found.append(judged(norm, group, "a", (others, theirs)))
@@ -151,7 +154,7 @@ def compression() -> None:
 
 
 def lifespan() -> None:
-    """Cord area at C2 and C3 of five cohorts; the contrast takes the place of the manufacturer."""
+    """Cord area at C2 and C3 of five cohorts, with the published bands of a sixth; contrasts as manufacturers."""
     table = norm_tables.lifespan().observations
     table = table[table["metric"].isin(["area T1w", "area T2w"]) & table["level"].isin(["C2", "C3"])]
     table = table[(table["pathology"] == "HC") & (table["age"] >= 18)]
@@ -160,7 +163,11 @@ def lifespan() -> None:
     table["cohort"] = np.where(table["manufacturer"] == "T2w", "spine-generic", names)
     keys = ["participant_id", "session_id", "site", "cohort", "manufacturer", *CELL, "unit", "pathology", "age", "sex"]
     table = table.groupby(keys, dropna=False, as_index=False)["value"].mean()
-    norm = fit_norm(table)
+    bands = norm_tables.published("BLSA", "T1w")
+    bands = bands[(bands["metric"] == "area") & bands["level"].isin(["C2", "C3"])]
+    bands = bands.groupby(["site", "manufacturer", "age", "sex"], as_index=False)[["count", "mean", "sd"]].mean()
+    sixth = from_summaries(bands)
+    norm = fit_norm(table, summaries=sixth)
     h = norm.hierarchy
     error = np.sqrt(np.diag(h.covariance)) * h.spread
     effects = h.coefficients * h.spread
@@ -169,7 +176,7 @@ def lifespan() -> None:
     print(f"male - female {effects[at['male']]:.2f} +- {error[at['male']]:.2f} mm2 (published 2.80 to 4.7)")
     slope, doubt = effects[at["age"]] / 20, error[at["age"]] / 20
     print(f"age {slope:.4f} +- {doubt:.4f} mm2/year (published -.144 to -.057)")
-    scored = left_out(table, "cohort")
+    scored = left_out(table, "cohort", summaries=sixth)
     print(pd.DataFrame({k: summary(g) for k, g in scored.groupby("kind")}).T.round(3).to_string())
     print(pd.DataFrame({k: summary(g) for k, g in scored.groupby(["cohort", "kind"])}).T.round(2).to_string())
 

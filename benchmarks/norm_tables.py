@@ -148,6 +148,24 @@ def lifespan() -> Loaded:
     return Loaded(loaded.observations, pd.concat([loaded.left_out, lost], ignore_index=True))
 
 
+def published(dataset: str, manufacturer: str = "unknown") -> pd.DataFrame:
+    """Published bands of a cohort whose rows are not at hand: area and diameters by level, sex and decade.
+
+    From the normative table of the PAM50 space (``values/norm_morphometry_level_sex_age.csv``); columns as
+    `qcord.normative.statistics.from_summaries` takes them, and metric, level, unit.
+    """
+    table = pd.read_csv(DATA.parent / "values" / "norm_morphometry_level_sex_age.csv")
+    table = table[(table["dataset"] == dataset) & (table["sex"] != "all") & (table["band"] != "all")]
+    ends = table["band"].str.extract(r"\[([\d.]+), ([\d.]+)\)").astype(float)
+    age = ends.mean(axis=1).where(ends[1] < 100, 84.0)
+    parts = []
+    for name, metric, unit in (("CSA", "area", "mm2"), ("AP", "diameter_AP", "mm"), ("RL", "diameter_RL", "mm")):
+        columns = {"count": table["n"], "mean": table[f"{name}_mean"], "sd": table[f"{name}_sd"], "age": age}
+        part = pd.DataFrame({**columns, "sex": table["sex"], "level": table["lev"]})
+        parts.append(part.assign(metric=metric, unit=unit, site=dataset, manufacturer=manufacturer))
+    return pd.concat(parts, ignore_index=True).dropna(subset=["mean", "age"])
+
+
 def retest() -> Loaded:
     """Three people, three to four sessions each, on one scanner; same metrics and software as `spine_generic`."""
     parts = []

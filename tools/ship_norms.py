@@ -15,10 +15,12 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import norm_tables  # noqa: E402
 from norm_calibration import left_out, screened, summary  # noqa: E402
+from norm_tables import CELL  # noqa: E402
 from qcord.normative.borrow import borrow  # noqa: E402
 from qcord.normative.centiles import without_sites  # noqa: E402
-from qcord.normative.fit import fit_norms  # noqa: E402
-from qcord.normative.norm import Norms, with_card  # noqa: E402
+from qcord.normative.fit import fit_norm, fit_norms  # noqa: E402
+from qcord.normative.norm import Cell, Norms, with_card  # noqa: E402
+from qcord.normative.statistics import Statistics, from_summaries  # noqa: E402
 from qcord.normative.terms import Terms  # noqa: E402
 
 OUT = ROOT / "src" / "qcord" / "normative" / "shipped"
@@ -26,8 +28,8 @@ STRAIGHT = Terms(knots=())
 LEVELS = ("C1", "C2", "C3", "C4", "C5", "C6", "C7", "T1")
 SOURCES = {
     "multi": "spine-generic multi-subject data, doi:10.1038/s41597-021-00941-8; values per person by Labounek et al.",
-    "T1w": "AOMIC doi:10.1038/s41597-021-00870-6, MASiVar, DLBS, UCLA LA5c doi:10.1038/sdata.2016.110; cord areas of "
-    "the normative database of the PAM50 space, doi:10.1162/imag_a_00075",
+    "T1w": "BLSA (published bands), AOMIC doi:10.1038/s41597-021-00870-6, MASiVar, DLBS, UCLA LA5c "
+    "doi:10.1038/sdata.2016.110; cord areas of the normative database of the PAM50 space, doi:10.1162/imag_a_00075",
     "T2w": "spine-generic multi-subject data, doi:10.1038/s41597-021-00941-8; normative database of the PAM50 space, "
     "doi:10.1162/imag_a_00075",
 }
@@ -53,9 +55,26 @@ def morphometry() -> Norms:
     t2 = table["metric"].str.endswith("T2w")
     norms = [
         *carded(table[t2], borrow(fit_norms(table[t2], STRAIGHT)), SOURCES["T2w"]),
-        *carded(table[~t2], borrow(fit_norms(table[~t2])), SOURCES["T1w"]),
+        *carded(table[~t2], borrow(with_published(table[~t2])), SOURCES["T1w"]),
     ]
     return Norms.of(norm for norm in norms if norm.card["people"] >= 60)
+
+
+def with_published(table: pd.DataFrame) -> Norms:
+    """Norms of T1w, to which the published bands of a cohort of 1,021 people are added at each level."""
+    norms = []
+    for (metric, region, level), part in table.groupby(CELL):
+        norms.append(fit_norm(part, cell=Cell(metric, region, level), summaries=bands(metric, level)))
+    return Norms.of(norms)
+
+
+def bands(metric: str, level: str) -> Statistics | None:
+    """Published bands of a cell; none but on T1w."""
+    if not metric.endswith("T1w"):
+        return None
+    chosen = norm_tables.published("BLSA")
+    chosen = chosen[(chosen["metric"] == metric.split(maxsplit=1)[0]) & (chosen["level"] == level)]
+    return from_summaries(chosen) if len(chosen) else None
 
 
 def carded(table: pd.DataFrame, norms: Norms, source: str) -> Norms:
@@ -64,7 +83,7 @@ def carded(table: pd.DataFrame, norms: Norms, source: str) -> Norms:
     result = []
     for norm in norms:
         part = groups[tuple(norm.cell)]
-        found = summary(left_out(part, kinds="a"))
+        found = summary(left_out(part, kinds="a", summaries=bands(norm.cell.metric, norm.cell.level)))
         calibration = {
             "sites left out": int(part["site"].nunique()),
             "z mean": round(float(found["mean"]), 3),

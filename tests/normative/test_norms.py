@@ -16,7 +16,7 @@ from qcord.normative.hierarchical import _COVARIATE, PRIORS, _objective, _prepar
 from qcord.normative.norm import Cell, Norms
 from qcord.normative.score import score
 from qcord.normative.shape import Shape, fit_shape
-from qcord.normative.statistics import rows, single, statistics
+from qcord.normative.statistics import from_summaries, rows, single, statistics
 from qcord.normative.terms import Terms
 
 
@@ -266,3 +266,20 @@ def test_constant_values_are_refused_and_three_people_give_wide_limits():
     assert np.isfinite(score(fit_norms(three), three)["z"]).all()
     wide = score(fit_norms(three), three.assign(value=three["value"].mean() + 3 * three["value"].std()))
     assert (wide["z"] < 2.0).all()
+
+
+def test_published_bands_stand_for_their_people():
+    """Means and spreads by sex and decade, against the rows they were made from."""
+    table = people(1, 4000, seed=17, makers=1, ages=(20.0, 80.0))
+    band = (table["age"] // 10 * 10 + 5).rename("band")
+    bands = table.groupby(["site", "manufacturer", "sex", band])["value"].agg(count="size", mean="mean", sd="std")
+    bands = bands.reset_index().rename(columns={"band": "age"})
+    a, b = statistics(table), from_summaries(bands)
+    assert b.count[0] == 4000
+    assert b.yy[0] == pytest.approx(a.yy[0], rel=1e-9)
+    np.testing.assert_allclose(b.xy[0, :2], a.xy[0, :2], rtol=1e-9)
+    own = people(10, 6, seed=18, makers=1)
+    alone, helped = fit_norm(own), fit_norm(own, summaries=from_summaries(bands.assign(site="published")))
+    assert effects(helped)["male"][1] < 0.4 * effects(alone)["male"][1]
+    assert effects(helped)["male"][0] == pytest.approx(4.0, abs=0.8)
+    assert "published" in helped.hierarchy.sites.name

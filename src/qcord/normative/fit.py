@@ -73,7 +73,13 @@ def fit_norms(observations: pd.DataFrame, terms: Terms | Mapping[str, Terms] | N
     return Norms.of(found)
 
 
-def fit_norm(observations: pd.DataFrame, terms: Terms = Terms(), *, cell: Cell | None = None) -> Norm:  # noqa: B008
+def fit_norm(
+    observations: pd.DataFrame,
+    terms: Terms = Terms(),  # noqa: B008
+    *,
+    cell: Cell | None = None,
+    summaries: Statistics | None = None,
+) -> Norm:
     """Norm of one cell.
 
     Parameters
@@ -84,16 +90,24 @@ def fit_norm(observations: pd.DataFrame, terms: Terms = Terms(), *, cell: Cell |
         Covariates.
     cell : Cell, optional
         What it is of; else as the first row says.
+    summaries : Statistics, optional
+        Sums over people of further sites, such as published ones (`qcord.normative.statistics.from_summaries`).
 
     Returns
     -------
     Norm
         Effects, spreads and shape, with errors.
     """
-    return _fit(observations, terms, cell, None)
+    return _fit(observations, terms, cell, None, summaries)
 
 
-def _fit(observations: pd.DataFrame, terms: Terms, cell: Cell | None, start: FloatArray | None) -> Norm:
+def _fit(
+    observations: pd.DataFrame,
+    terms: Terms,
+    cell: Cell | None,
+    start: FloatArray | None,
+    further: Statistics | None = None,
+) -> Norm:
     data = rows(observations, terms)
     if len(data.value) < FEWEST:
         raise ImplausibleValue(f"{len(data.value)} person is too few for a norm; expected at least {FEWEST}.")
@@ -106,8 +120,9 @@ def _fit(observations: pd.DataFrame, terms: Terms, cell: Cell | None, start: Flo
     units = observations["unit"].dropna().unique() if "unit" in observations else ["1"]
     if len(units) != 1:
         raise ImplausibleValue(f"{name.metric} comes in {len(units)} units ({', '.join(map(str, units))}); convert it.")
-    hierarchy, shape, widening = _estimates(data, terms, start)
-    norm = _norm(name, str(units[0]), terms, hierarchy, data.age)
+    hierarchy, shape, widening = _estimates(data, terms, start, further)
+    ages = data.age if further is None else np.concatenate([data.age, further.ages.ravel()])
+    norm = _norm(name, str(units[0]), terms, hierarchy, ages)
     return replace(norm, shape=shape, widening=widening, card={**norm.card, "shape": _words(shape)})
 
 
@@ -147,20 +162,22 @@ def _words(shape: Shape) -> str:
     return "normal" if shape.normal else f"sinh-arcsinh, skew {shape.skew:.2f}, tail {shape.tail:.2f}"
 
 
-def _estimates(data: Rows, terms: Terms, start: FloatArray | None) -> tuple[Hierarchy, Shape, float]:
+def _estimates(
+    data: Rows, terms: Terms, start: FloatArray | None, further: Statistics | None
+) -> tuple[Hierarchy, Shape, float]:
     """Fit; then, if departures ask for it, a spread that goes with age and a shape, and fit with these again."""
     alike = not data.variance.any()
     groups = (
         grouped(data, terms) if alike else (_classes(data, terms) if len(data.value) > _MANY else single(data, terms))
     )
-    hierarchy = estimate(groups, start=start)
+    hierarchy = _beside(groups, further, None, start)
     departures = _departures(data, hierarchy, terms, 0.0)
     far = np.abs(departures).max() > _FAR * _middle(departures)
     if far and len(departures) >= _FEWEST_FOR_SCALE:
         for _ in range(_ROUNDS):
             # far values first lose their grip on the estimates; the shape then says what they are worth
             relative = departures / _middle(departures)
-            hierarchy = estimate(single(data, terms), 1 + relative**2 / _GRIP, hierarchy.variances)
+            hierarchy = _beside(single(data, terms), further, 1 + relative**2 / _GRIP, hierarchy.variances)
             departures = _departures(data, hierarchy, terms, 0.0)
         departures = departures / _middle(departures)
     widening = _widening(departures, data.age)
@@ -171,10 +188,29 @@ def _estimates(data: Rows, terms: Terms, start: FloatArray | None) -> tuple[Hier
     for _ in range(_ROUNDS):
         growth = _growth(widening, data.age)
         scale = growth**2 / weights(shape, departures / growth)
-        hierarchy = estimate(own, scale, hierarchy.variances)
+        hierarchy = _beside(own, further, scale, hierarchy.variances)
         departures = _departures(data, hierarchy, terms, 0.0)
         shape = fit_shape(departures / growth)
     return hierarchy, shape, widening
+
+
+def _beside(
+    groups: Statistics, further: Statistics | None, scale: FloatArray | None, start: FloatArray | None
+) -> Hierarchy:
+    """Estimates from rows and the sums of further sites, which have names of their own."""
+    if further is None:
+        return estimate(groups, scale, start)
+    both = Statistics(
+        groups.terms,
+        groups.site + further.site,
+        groups.manufacturer + further.manufacturer,
+        *(
+            np.concatenate([getattr(groups, name), getattr(further, name)])
+            for name in ("count", "variance", "xx", "xy", "yy", "ages")
+        ),
+    )
+    weights_of_all = None if scale is None else np.append(scale, np.ones(len(further.site)))
+    return estimate(both, weights_of_all, start)
 
 
 def _departures(data: Rows, hierarchy: Hierarchy, terms: Terms, widening: float) -> FloatArray:

@@ -1,6 +1,6 @@
 """What the fit of a norm needs of the values of one cell, summed per site: no row of a person."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -167,6 +167,36 @@ def statistics(observations: pd.DataFrame, terms: Terms = Terms()) -> Statistics
         One group a site, in alphabetical order.
     """
     return grouped(rows(observations, terms), terms)
+
+
+def from_summaries(table: pd.DataFrame, terms: Terms = Terms()) -> Statistics:  # noqa: B008
+    """Statistics of published tables: means and standard deviations of people alike in age and sex.
+
+    Parameters
+    ----------
+    table : DataFrame
+        One row a band; columns site, manufacturer, age [years, its middle], sex, count, mean and sd (of the people).
+    terms : Terms
+        Covariates.
+
+    Returns
+    -------
+    Statistics
+        One group a site. A band of one person counts with its value alone.
+
+    Raises
+    ------
+    MissingMetadata, ImplausibleValue
+        If a column is absent or a number impossible.
+    """
+    people = covariate(table, "count", 1.0, 1e7, "people")
+    mean = covariate(table, "mean", -np.inf, np.inf, "the unit of the metric")
+    spread = np.nan_to_num(np.asarray(pd.to_numeric(require(table, "sd"), errors="coerce"), dtype=float))
+    data = rows(table.assign(value=mean), terms)
+    n, spread = people[data.place], spread[data.place]
+    whole = grouped(replace(data, share=n), terms)
+    starts = _starts(data.site)
+    return replace(whole, yy=whole.yy + np.add.reduceat((n - 1) * spread**2, starts))
 
 
 def grouped(data: Rows, terms: Terms) -> Statistics:
