@@ -64,7 +64,8 @@ def with_published(table: pd.DataFrame) -> Norms:
     """Norms of T1w, to which the published bands of a cohort of 1,021 people are added at each level."""
     norms = []
     for (metric, region, level), part in table.groupby(CELL):
-        norms.append(fit_norm(part, cell=Cell(metric, region, level), summaries=bands(metric, level)))
+        if len(part["site"].unique()) > 1:
+            norms.append(fit_norm(part, cell=Cell(metric, region, level), summaries=bands(metric, level)))
     return Norms.of(norms)
 
 
