@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from scipy import special
 
 from qcord.core.arrays import FloatArray
 
@@ -93,6 +92,8 @@ _FAR = 16.0
 
 def _mean_and_slope(ratio: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Mean of a Rician magnitude of unit noise, and its derivative, at a signal of ``ratio``; even and odd in it."""
+    from scipy import special  # on use: it takes as long to load as a fit, and most fits need none of it
+
     size = np.abs(np.atleast_1d(ratio))
     far = np.maximum(size, _FAR)
     u = 1 / far**2
@@ -110,6 +111,8 @@ def _mean_and_slope(ratio: FloatArray) -> tuple[FloatArray, FloatArray]:
 @lru_cache(maxsize=1)
 def _rician_information_table() -> FloatArray:
     """Information at unit sigma: E[(m I1/I0)^2] - snr^2, by quadrature over m."""
+    from scipy import special
+
     nodes, parts = np.polynomial.legendre.leggauss(_NODES)
     snr = _SNR_TABLE[:-1, None]
     low = np.maximum(snr - 9, 0)

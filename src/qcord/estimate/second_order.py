@@ -7,7 +7,6 @@ from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
-from scipy import special
 
 from qcord.core.arrays import AnyArray, FloatArray
 
@@ -61,6 +60,8 @@ def _widening() -> tuple[FloatArray, FloatArray]:
     For the exponential of a normal number of standard deviation s, s is the steepness, and the factor solves
     P(|1 - s^2 / 2 - exp(-s z)| < 1.96 s factor) = .95.
     """
+    from scipy import special
+
     steepness = np.linspace(0.0, _STEEPEST, 31)
     low, high = np.ones(31), np.full(31, 2.0)
     s, middle = np.maximum(steepness, 1e-3), 1 - steepness**2 / 2
