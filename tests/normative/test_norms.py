@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from healthy_people import people
-from qcord.core.errors import ImplausibleValue
+from qcord.core.errors import ExtrapolationWarning, ImplausibleValue
 from qcord.normative.adapt import adapt, expected_error
 from qcord.normative.centiles import centiles
 from qcord.normative.fit import fit_norm, fit_norms, fit_statistics, joined
@@ -239,7 +239,8 @@ def test_what_cannot_be_scored_is_named():
     odd.loc[1, "value"] = np.nan
     odd.loc[2, ["manufacturer", "site"]] = ["elsewhere", "new"]
     odd.loc[3, "age"] = 110.0
-    found = score(norms, odd)
+    with pytest.warns(ExtrapolationWarning, match="1 of 4"):
+        found = score(norms, odd)
     assert found["note"].str.contains("no norm|no value|manufacturer unknown|age outside").all()
     assert found["z"].isna().tolist() == [True, True, False, False]
     assert found["basis"][2] == "other"
@@ -283,3 +284,10 @@ def test_published_bands_stand_for_their_people():
     assert effects(helped)["male"][1] < 0.4 * effects(alone)["male"][1]
     assert effects(helped)["male"][0] == pytest.approx(4.0, abs=0.8)
     assert "published" in helped.hierarchy.sites.name
+
+
+def test_curves_beyond_the_ages_of_the_people_warn():
+    norm = fit_norm(people(10, 10, seed=19, ages=(20.0, 40.0)), Terms(knots=()))
+    with pytest.warns(ExtrapolationWarning, match="to 80 years"):
+        centiles(norm, [30.0, 80.0], manufacturer="m0")
+    assert len(centiles(norm, [30.0], manufacturer="m0")) == 7

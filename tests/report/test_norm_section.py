@@ -1,5 +1,6 @@
 import io
 import re
+import warnings
 from importlib.resources import files
 
 import matplotlib.image
@@ -8,6 +9,7 @@ import pandas as pd
 import pytest
 
 from healthy_people import people
+from qcord.core.errors import ExtrapolationWarning
 from qcord.core.labels import TRACTS
 from qcord.normative.centiles import centiles
 from qcord.normative.fit import fit_norm
@@ -35,9 +37,13 @@ def compared(norm, value=50.0, age=50.0, earlier=(), **columns):
     row |= {"unit": "mm2", "estimator": "mean", "value": value, "se": 1.0, "age": age, "sex": "F", "source": "T2w"}
     row |= {"site": "new", "manufacturer": "m0", "session_id": "02"} | columns
     rows = [row | {"age": a, "value": v, "session_id": s} for s, a, v in earlier]
-    scored = score(norm, pd.DataFrame([*rows, row]))[list(SCORE_COLUMNS)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExtrapolationWarning)
+        scored = score(norm, pd.DataFrame([*rows, row]))[list(SCORE_COLUMNS)]
     ages = np.linspace(20, 100, 9)
-    table = centiles(norm, ages, "F", manufacturer="m0", probabilities=PROBABILITIES)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExtrapolationWarning)
+        table = centiles(norm, ages, "F", manufacturer="m0", probabilities=PROBABILITIES)
     return Comparison(
         scored.tail(1).reset_index(drop=True),
         {CELL: Curves(table, norm.count, "32 people", norm.ages)},
@@ -82,7 +88,8 @@ def test_the_numbers_of_the_script_are_those_of_the_norm(norm):
     chart = charts_of(compared(norm, 61.5))[0]
     numbers = chart_numbers(chart)
     median = next(c for c in numbers["curves"] if c["p"] == 0.5)
-    said = centiles(norm, numbers["ages"], "F", manufacturer="m0", probabilities=(0.5,))
+    with pytest.warns(ExtrapolationWarning, match="100 years"):
+        said = centiles(norm, numbers["ages"], "F", manufacturer="m0", probabilities=(0.5,))
     np.testing.assert_allclose(median["value"], said["value"], rtol=1e-3)
     np.testing.assert_allclose(median["low"], said["low"], rtol=1e-3)
     assert numbers["points"][-1]["value"] == 61.5

@@ -1,5 +1,6 @@
 """Curves of a norm over age, with the confidence band of each."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -8,8 +9,9 @@ import pandas as pd
 from scipy import special
 
 from qcord.core.arrays import ArrayLike, FloatArray
+from qcord.core.errors import ExtrapolationWarning
 from qcord.normative.norm import Norm, predict
-from qcord.normative.score import SIDE
+from qcord.normative.score import REACH, SIDE
 
 PROBABILITIES = (0.025, 0.05, 0.25, 0.5, 0.75, 0.95, 0.975)
 """Centiles that are drawn."""
@@ -50,6 +52,14 @@ def centiles(
     """
     age = np.atleast_1d(np.asarray(ages, dtype=float))
     n = len(age)
+    young, old = norm.ages
+    if age.min() < young - REACH or age.max() > old + REACH:
+        warnings.warn(
+            f"The curves reach from {age.min():g} to {age.max():g} years, the people of the norm from {young:g} to "
+            f"{old:g}: beyond, curves are straight.",
+            ExtrapolationWarning,
+            stacklevel=2,
+        )
     tall = np.full(n, 1.70 if height is None else height)
     design = norm.terms.design(age, np.full(n, float(sex == "M")), tall)
     h = norm.hierarchy

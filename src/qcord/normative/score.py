@@ -1,10 +1,13 @@
 """Where people stand among healthy ones: z with interval, and centile."""
 
+import warnings
+
 import numpy as np
 import pandas as pd
 from scipy import special, stats
 
 from qcord.core.arrays import FloatArray
+from qcord.core.errors import ExtrapolationWarning
 from qcord.normative.fit import CELL
 from qcord.normative.norm import Cell, Norm, Norms, predict
 from qcord.normative.shape import blurred_score
@@ -41,6 +44,11 @@ def score(norms: Norms | Norm, observations: pd.DataFrame) -> pd.DataFrame:
         lie if these were known), ``centile`` (0 to 100), ``expected`` and ``expected_sd`` (unit of the value; half the
         range of the middle 68 % of people), ``basis`` (site, manufacturer or other) and ``note``. NaN, and a note,
         where there is no norm or no value.
+
+    Warns
+    -----
+    ExtrapolationWarning
+        If people are younger or older than those of a norm.
     """
     table = observations.reset_index(drop=True)
     single = isinstance(norms, Norm)
@@ -64,6 +72,14 @@ def score(norms: Norms | Norm, observations: pd.DataFrame) -> pd.DataFrame:
             scored = _score(norm, part[good])
             for name in COLUMNS:
                 result.loc[chosen, name] = scored[name]
+    beyond = int(result["note"].str.startswith("age outside").sum())
+    if beyond:
+        warnings.warn(
+            f"{beyond} of {len(table)} values are of people more than {REACH:g} years outside the ages of their norm: "
+            "their z is extrapolated; see the column note.",
+            ExtrapolationWarning,
+            stacklevel=2,
+        )
     return pd.concat([table.drop(columns=[c for c in COLUMNS if c in table]), result], axis=1)
 
 

@@ -1,6 +1,7 @@
 """Values beside norms: z with interval and centile for a table of observations or a folder of outputs."""
 
 import json
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import duckdb
 import numpy as np
 import pandas as pd
 
-from qcord.core.errors import MissingMetadata, UnknownName, UnreadableFile
+from qcord.core.errors import ExtrapolationWarning, MissingMetadata, UnknownName, UnreadableFile
 from qcord.ingest.bids import Visit
 from qcord.ingest.people import Person, manufacturer, read_person
 from qcord.normative.norm import Cell, Norm, Norms
@@ -110,7 +111,9 @@ def score_rows(observations: pd.DataFrame, norms: Norms) -> pd.DataFrame:
         scored.loc[part.index, "note"] = notes
         able = part[[not n for n in notes]]
         for _, own in _at_home(able, norm).groupby("manufacturer", dropna=False, sort=False):
-            found = score(norm, own)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ExtrapolationWarning)  # the column note says it
+                found = score(norm, own)
             for name in COLUMNS:
                 scored.loc[own.index, name] = found[name].to_numpy()
     return scored

@@ -1,10 +1,12 @@
 """A visit beside healthy people: its values as observations, their scores, the curves, and earlier visits."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from qcord.core.errors import ExtrapolationWarning
 from qcord.core.template import Template
 from qcord.ingest.bids import Visit
 from qcord.ingest.people import Person
@@ -109,7 +111,9 @@ def _curves(scored: pd.DataFrame, norms: Norms, earlier: pd.DataFrame) -> dict[C
         shown = [float(row["age"]), *earlier["age"].astype(float)]
         ages = _ages(norm, [a for a in shown if np.isfinite(a)])
         place = {k: row[k] if isinstance(row[k], str) and row[k] else None for k in ("site", "manufacturer")}
-        table = centiles(norm, ages, str(row["sex"]), **place, probabilities=PROBABILITIES)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExtrapolationWarning)  # the chart hatches these ages
+            table = centiles(norm, ages, str(row["sex"]), **place, probabilities=PROBABILITIES)
         found[cell] = Curves(table, norm.count, _near(norm, row), norm.ages)
     return found
 
