@@ -74,7 +74,7 @@ def spine_generic() -> Loaded:
     """Cross-sectional metrics of 185 people at 31 institutions; three manufacturers.
 
     AD is 3 MD - 2 RD, which holds for weighted means too. T1 and MTsat are not corrected for the transmit field. Seven
-    people were scanned at three of the sites under three names (VALUES.md 1.3), and are seven more than they seem.
+    people were scanned at three of the sites under three names (travelling people), and are seven more than they seem.
     """
     name = "spine_generic_qmri.csv"
     table = _read(name)

@@ -19,7 +19,7 @@ from qcord.normative.repeatability import within_person
 from qcord.normative.retest import deviations, repeatabilities, repeatability
 
 FREE_WATER = 3.1e-3  # mm2/s, at 37 degrees
-COHORT_SD, COHORT_SLOPE = 1.70, -0.20  # mm2, mm2/year: VALUES.md section 2, longitudinal T1w area at C2-C3, DLBS
+COHORT_SD, COHORT_SLOPE = 1.70, -0.20  # mm2, mm2/year: longitudinal T1w area at C2-C3 of DLBS, as published
 
 
 def main() -> None:
