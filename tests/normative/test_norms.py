@@ -57,6 +57,16 @@ def test_restricted_likelihood_is_that_of_the_dense_model():
     assert found[1] - found[0] == pytest.approx(dense[1] - dense[0], rel=1e-5)
 
 
+def test_what_people_of_one_manufacturer_cannot_tell_apart_is_known_as_well_as_assumed():
+    hierarchy = fit_norm(people(n_sites=20, per_site=200, makers=1, seed=4)).hierarchy
+    covariance = hierarchy.variances_covariance
+    assert np.all(np.linalg.eigvalsh(covariance) > 0)
+    assert np.sqrt(covariance[0, 0] + covariance[4, 4] + 2 * covariance[0, 4]) == pytest.approx(
+        1 / np.sqrt(8000), rel=0.1
+    )
+    assert np.sqrt(covariance[4, 4]) == pytest.approx(PRIORS["within of"][1], rel=0.2)
+
+
 def test_effects_are_found_within_their_errors():
     inside = []
     for seed in range(40):

@@ -317,12 +317,23 @@ def _with_gradient(data: _Data, variances: FloatArray) -> tuple[float, FloatArra
 
 
 def _hessian(data: _Data, variances: FloatArray) -> FloatArray:
-    """Second derivatives, with steps that rounding does not disturb."""
+    """Second derivatives, by differences along the spreads that the likelihood sees.
+
+    A manufacturer's spread is the sum of the common one and its own part, which people of one manufacturer cannot tell
+    apart: differences along both would leave there the error of cancelling large numbers.
+    """
     d, h = len(variances), 0.05
-    eye = h * np.eye(d)
+    to = _seen((d - 4) // 2)
+    along = h * np.linalg.inv(to).T
     i, j = np.triu_indices(d, 1)
     steps = np.concatenate(
-        [variances[None], variances + eye, variances - eye, variances + eye[i] + eye[j], variances - eye[i] - eye[j]]
+        [
+            variances[None],
+            variances + along,
+            variances - along,
+            variances + along[i] + along[j],
+            variances - along[i] - along[j],
+        ]
     )
     value = _objective(data, steps)[0]
     up, down = value[1 : d + 1], value[d + 1 : 2 * d + 1]
@@ -330,4 +341,12 @@ def _hessian(data: _Data, variances: FloatArray) -> FloatArray:
     both, neither = value[2 * d + 1 :].reshape(2, -1)
     result[i, j] = (both + neither - up[i] - up[j] - down[i] - down[j] + 2 * value[0]) / (2 * h**2)
     result[j, i] = result[i, j]
-    return result
+    return np.asarray(to.T @ result @ to)
+
+
+def _seen(m: int) -> FloatArray:
+    """Matrix (d, d) from the variances to those with the whole spreads of each of m manufacturers in their place."""
+    to = np.eye(4 + 2 * m)
+    to[4:, 0] = 1.0
+    to[4 + m :, 1] = 1.0
+    return to
