@@ -1,8 +1,8 @@
 """Variation within people from repeated sessions, beside the published one, and the limits that follow.
 
-Run ``python benchmarks/retest.py [table] [sessions] [cohort] [simulation]``; the tables are looked for in
-QCORD_TEST_DATA. ``table`` compares the 11 sessions of three people with the published study of six; ``sessions`` names
-those that carry the variation; ``cohort`` is the area of 463 people over several waves; ``simulation`` says how often
+Run ``python benchmarks/retest.py [table] [possible] [sessions] [cohort] [simulation]``; the tables are looked for in
+QCORD_TEST_DATA. ``table`` compares the 11 sessions of three people with the published study of six; ``possible`` says
+whether any weighting of the three could agree with it; ``sessions`` names those that carry the variation; ``cohort`` is the area of 463 people over several waves; ``simulation`` says how often
 the chances of so few sessions alone lead to a ratio within 20 %.
 """
 
@@ -23,8 +23,9 @@ COHORT_SD, COHORT_SLOPE = 1.70, -0.20  # mm2, mm2/year: longitudinal T1w area at
 
 
 def main() -> None:
-    wanted = sys.argv[1:] or ["table", "sessions", "cohort", "simulation"]
-    for name, job in (("table", table), ("sessions", sessions), ("cohort", cohort), ("simulation", simulation)):
+    wanted = sys.argv[1:] or ["table", "possible", "sessions", "cohort", "simulation"]
+    jobs = {"table": table, "possible": possible, "sessions": sessions, "cohort": cohort, "simulation": simulation}
+    for name, job in jobs.items():
         if name in wanted:
             print(f"\n{name}")
             job()
@@ -62,6 +63,19 @@ def table() -> None:
             f"{ratios[0]:.2f}, {ratios[1]:.2f};   {'inside' if inside else 'OUTSIDE'}; within 20 %: {met[-1]}"
         )
     print(f"within 20 %: {sum(met)} of {len(met)}")
+
+
+def possible() -> None:
+    """Variation of each person: what any mean of theirs, however weighted, lies between."""
+    for (metric, region), part in norm_tables.retest().observations.groupby(["metric", "region"]):
+        known = 100 * within_person(str(metric), str(region)).cov
+        each = part.groupby("participant_id")["value"].agg(lambda v: 100 * v.std() / v.mean())
+        low, high = 0.8 * known, 1.2 * known
+        cannot = each.max() < low or each.min() > high
+        print(
+            f"{metric} {region}: {', '.join(f'{c:.2f}' for c in each)} %; within 20 % of the published {known:.1f} %: "
+            f"{low:.2f} to {high:.2f}{'; NO WEIGHTING OF THEM AGREES' if cannot else ''}"
+        )
 
 
 def sessions() -> None:
