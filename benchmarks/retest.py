@@ -2,8 +2,9 @@
 
 Run ``python benchmarks/retest.py [table] [possible] [sessions] [cohort] [simulation]``; the tables are looked for in
 QCORD_TEST_DATA. ``table`` compares the 11 sessions of three people with the published study of six; ``possible`` says
-whether any weighting of the three could agree with it; ``sessions`` names those that carry the variation; ``cohort`` is the area of 463 people over several waves; ``simulation`` says how often
-the chances of so few sessions alone lead to a ratio within 20 %.
+whether any weighting of the three could agree with it; ``sessions`` names those that carry the variation; ``cohort``
+is the area of 463 people over several waves; ``simulation`` says how often the chances of so few sessions alone lead to
+a ratio within 20 %.
 """
 
 import sys
