@@ -32,14 +32,15 @@ _ROUNDEST = 0.01
 _FEW = 256
 """Voxels whose table fits the cache."""
 
-_NODES, _WEIGHTS = (half[20:] for half in np.polynomial.legendre.leggauss(40))
+_RULES = tuple((reach, np.polynomial.legendre.leggauss(2 * n)) for n, reach in ((1, 0), (6, 1), (9, 4), (12, 10), (15, 20)))
+_LONGEST = np.polynomial.legendre.leggauss(40)
 
 
 def mean_of_axis(along: AnyArray, across: AnyArray, b: FloatArray) -> AnyArray:
     """Spherical mean (..., n) of the signal of an axisymmetric tensor.
 
-    The integral over the cosine between gradient and axis, by Gauss-Legendre nodes: exact to 1e-12 up to 40 times
-    b-value and diffusivity, and without a special case where the tensor is a sphere.
+    The integral over the cosine between gradient and axis, by as many Gauss-Legendre nodes as make it exact to 1e-12 up
+    to 40 times b-value and diffusivity, and without a special case where the tensor is a sphere.
 
     Parameters
     ----------
@@ -48,8 +49,13 @@ def mean_of_axis(along: AnyArray, across: AnyArray, b: FloatArray) -> AnyArray:
     b : (n,) array
         b-values [s/mm2].
     """
-    pairs = zip(_NODES, _WEIGHTS, strict=True)
-    return np.asarray(sum(w * np.exp(-b * (across + (along - across) * x**2)) for x, w in pairs))
+    apart = along - across
+    reach = float(np.max(np.abs(np.real(apart)), initial=0.0) * np.max(b, initial=0.0))
+    nodes, weights = next((rule for limit, rule in _RULES if reach <= limit), _LONGEST)
+    half = len(nodes) // 2  # the integrand is even
+    around, spread = -b * across, -b * apart
+    pairs = zip(nodes[half:], weights[half:], strict=True)
+    return np.asarray(sum(w * np.exp(around + spread * x**2) for x, w in pairs))
 
 
 def tensor_signal(theta: AnyArray, protocol: Protocol, given: AnyArray) -> AnyArray:
