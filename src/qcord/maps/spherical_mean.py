@@ -1,6 +1,7 @@
 """Maps of the spherical mean technique: powder averages of a diffusion series, and the fit of them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from qcord.core.series import Series
 from qcord.estimate.blocks import noise_map
 from qcord.estimate.fit import fit as fit_nonlinear
 from qcord.maps.powder import averaged_protocol, powder_average, scatter
+from qcord.maps.spherical_mean_errors import WIDE, wide_errors
 from qcord.models.encoding import UNWEIGHTED
 from qcord.models.spherical_mean import FASTEST, SMT, SMT_MC, require_averages
 
@@ -72,9 +74,11 @@ def fit_spherical_mean(
 
     Notes
     -----
-    Two shells and b = 0 leave no residual: only the noise of the averages tells the errors. Where diffusion is all but
-    isotropic, the averages do not tell anisotropy: the voxel is flagged UNDETERMINED, and the standard errors are those
-    of values that may be anything.
+    Two shells and b = 0 leave no residual: only the noise of the averages tells the errors. The averages depend on the
+    square of the anisotropy: where noise is not small against that, errors of ``smt`` are integrals over all values
+    that the averages allow (`qcord.maps.spherical_mean_errors`). A voxel whose 95 % interval of MicroDelta holds more
+    than three quarters of what is possible is flagged UNDETERMINED; so is one without such an interval, as of
+    ``smt-mc`` or without known noise, whose fraction has the standard error of a draw from 0 to 1.
     """
     chosen: SignalModel = FORMS[model]
     spherical_mean_check(series.protocol)
@@ -95,7 +99,11 @@ def fit_spherical_mean(
         "averages": len(averages.protocol),
     }
     lit = _lit(series, noise_map(sigma, series.image.grid, len(series.protocol)))
-    return _bounded(chosen, fit, lit, Step("fit_spherical_mean", settings, chosen.references))
+    result = _bounded(chosen, fit, lit, Step("fit_spherical_mean", settings, chosen.references))
+    known = noise_map(level, series.image.grid, len(averages.protocol))
+    if known is None or chosen is not SMT:
+        return result
+    return _integrated(result, np.asarray(fit.flag.data), averages, known, n_jobs)
 
 
 def spherical_mean_check(protocol: Protocol) -> None:
@@ -115,6 +123,27 @@ def _lit(series: Series, level: AnyArray | None) -> BoolArray:
     floor = 0.0 if level is None else LOWEST_SNR * np.nan_to_num(level[..., 0])
     with np.errstate(invalid="ignore"):
         return np.asarray(~((mean <= 0) | (mean < floor)))
+
+
+def _integrated(fit: Fit, outcome: AnyArray, averages: Series, level: AnyArray, n_jobs: int | None) -> Fit:
+    """Errors by integration where the standard error of the anisotropy is wide; what is open is flagged by them.
+
+    ``outcome`` (x, y, z) are the flags of the search, which stay where the interval is not open.
+    """
+    with np.errstate(invalid="ignore"):
+        noisy = (level > 0).all(axis=-1) & np.isfinite(averages.data).all(axis=-1)
+        chosen = noisy & (fit.std["MicroDelta"].data > WIDE)
+    if not chosen.any():
+        return fit
+    found = wide_errors(averages, level, fit.maps, chosen, n_jobs=n_jobs)
+    chosen &= np.isfinite(np.stack(list(found.values()))).all(axis=0)
+
+    def merged(maps: Mapping[str, Image], prefix: str) -> dict[str, Image]:
+        return {key: one.derive(np.where(chosen, found[prefix + key], one.data)) for key, one in maps.items()}
+
+    open_ = chosen & (found["flag"] == Flag.UNDETERMINED)
+    flag = np.where(chosen, np.where(open_, np.uint8(Flag.UNDETERMINED), outcome), fit.flag.data)
+    return replace(fit, std=merged(fit.std, "std "), bias=merged(fit.bias, "bias "), flag=fit.flag.derive(flag))
 
 
 def _bounded(model: SignalModel, fit: Fit, lit: BoolArray, step: Step) -> Fit:

@@ -32,7 +32,10 @@ _ROUNDEST = 0.01
 _FEW = 256
 """Voxels whose table fits the cache."""
 
-_RULES = tuple((reach, np.polynomial.legendre.leggauss(2 * n)) for n, reach in ((1, 0), (6, 1), (9, 4), (12, 10), (15, 20)))
+_REACHES = ((1, 0), (6, 1), (9, 4), (12, 10), (15, 20))
+"""Nodes of half the sphere, and the exponent up to which they are exact."""
+
+_RULES = tuple((reach, np.polynomial.legendre.leggauss(2 * count)) for count, reach in _REACHES)
 _LONGEST = np.polynomial.legendre.leggauss(40)
 
 
