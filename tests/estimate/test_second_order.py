@@ -10,11 +10,35 @@ from qcord.estimate.propagate import derived_errors
 from qcord.estimate.second_order import bends, errors
 
 
-@pytest.mark.parametrize("s", [0.05, 0.1, 0.2, 0.3])
+@pytest.mark.parametrize("s", [0.05, 0.1, 0.2, 0.3, 0.5, 0.8])
 def test_intervals_of_an_exponential_hold_the_truth(s):
     value = np.exp(s * np.random.default_rng(1).normal(size=200_000))
     std, bias = errors(s * value[None], s**2 * value[None, None])
     assert np.mean(np.abs(value - bias - 1) < 1.96 * std) == pytest.approx(0.95, abs=0.003)
+    assert np.mean(value - bias) == pytest.approx(1.0, abs=0.02 * s)
+
+
+@pytest.mark.parametrize("power", [-2, -1, 2, 3])
+@pytest.mark.parametrize("steepness", [0.1, 0.3, 0.5, 0.8])
+def test_intervals_of_powers_hold_the_truth(power, steepness):
+    s = steepness * power / (power - 1)
+    x = 1 + s / power * np.random.default_rng(3).normal(size=200_000)
+    value, step = x**power, s / power
+    slope, bend = power * x ** (power - 1) * step, power * (power - 1) * x ** (power - 2) * step**2
+    std, bias = errors(slope[None], bend[None, None])
+    assert 0.92 < np.mean(np.abs(value - bias - 1) < 1.96 * std) < 0.97
+
+
+def test_corrected_reciprocal_has_a_spread_where_the_reciprocal_has_none():
+    """A normal number four standard errors from zero passes close by it now and then."""
+    s = 0.25
+    x = 1 + s * np.random.default_rng(4).normal(size=200_000)
+    std, bias = errors((-s / x**2)[None], (2 * s**2 / x**3)[None, None])
+    corrected = 1 / x - bias
+    np.testing.assert_allclose(corrected, x / (x**2 + s**2), rtol=1e-9)
+    assert np.std(1 / x) > 2 * s
+    assert 0.9 * s < np.std(corrected) < 1.15 * s
+    assert abs(np.mean(corrected) - 1) < 0.2 * s
 
 
 def test_intervals_of_a_product_hold_the_truth():
@@ -37,8 +61,8 @@ def test_errors_scale_with_the_unit_and_never_fall_below_first_order(slope, fact
     np.testing.assert_allclose(scaled[1], factor * bias, rtol=1e-6, atol=1e-9)
     first = np.sqrt((slope**2).sum(axis=0))
     assert (std >= first * (1 - 1e-9)).all()
-    assert (std <= 1.2 * first + 1e-9).all()
-    assert (np.abs(bias) <= first * (1 + 1e-9)).all()
+    assert (std <= 2.4 * first + 1e-9).all()
+    assert (np.abs(bias) <= first / 2 * (1 + 1e-9)).all()
 
 
 def test_nothing_that_moves_has_no_error():

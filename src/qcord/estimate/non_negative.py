@@ -90,8 +90,11 @@ def non_negative_ridge(
     return NonNegative(amplitudes, here, settled)
 
 
-def active_gram(basis: FloatArray, inside: BoolArray, penalty: FloatArray) -> FloatArray:
-    """Products (v, r, r) of the rows of the basis over the amplitudes that are not zero, penalty on the diagonal."""
+def active_gram(basis: FloatArray, inside: BoolArray | FloatArray, penalty: FloatArray) -> FloatArray:
+    """Products (v, r, r) of the rows of the basis, each amplitude by its share, with the penalty on the diagonal.
+
+    The share is 1 of amplitudes that are not zero, and 0 of others; or a part.
+    """
     gram = np.matmul(basis * inside[:, None, :], np.swapaxes(basis, 1, 2))
     row = np.arange(basis.shape[1])
     gram[:, row, row] += penalty[:, None]

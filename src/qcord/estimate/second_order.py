@@ -13,16 +13,15 @@ from qcord.core.arrays import AnyArray, FloatArray
 STEP = 0.1
 """Step of second differences, in standard deviations: small against them, large against rounding."""
 
-_STEEPEST = 0.3
-"""Relative change of a standard error over one standard error up to which intervals follow it; by simulation, more adds
-to the error of values far from normal and nothing to what it covers."""
+STEEPEST = 1.0
+"""Relative change of a standard error over one standard error up to which intervals follow it: all of itself."""
 
 _NOTHING = 1e-200
 _LIMIT = 1.959963984540054
 """95 % of standard normal numbers are smaller in size."""
 
 
-def errors(slope: FloatArray, bend: FloatArray) -> tuple[FloatArray, FloatArray]:
+def errors(slope: FloatArray, bend: FloatArray, steepest: float = STEEPEST) -> tuple[FloatArray, FloatArray]:
     """Standard error and bias.
 
     Parameters
@@ -31,26 +30,39 @@ def errors(slope: FloatArray, bend: FloatArray) -> tuple[FloatArray, FloatArray]
         First derivatives along z.
     bend : (k, k, ...) array
         Second derivatives.
+    steepest : float
+        Relative change of a standard error over one standard error up to which intervals follow it, at most `STEEPEST`.
 
     Returns
     -------
     std, bias : (...) array
         Standard error for symmetric 95 % intervals about ``value - bias``, and the expected error of the value, at most
-        one first-order standard error: where more follows, the expansion in powers of the noise has failed.
+        half a first-order standard error.
 
     Notes
     -----
     Where the standard error goes with the estimate, the truth lies outside an interval more often on the side where the
     estimate claims too small an error. Intervals are made as wide as those of the exponential of a normal number, whose
-    error changes as much, must be to hold it in 95 %.
+    error changes as much, must be to hold it in 95 %; those of reciprocals, squares, cubes and inverse squares of normal
+    numbers then hold it in 92 to 97 % up to a steepness of .8.
+
+    A bias b by the second derivatives alone is stated as b / (1 + (b / first)^2), with the first-order standard error.
+    That is the bias of the exponential of a normal number to fourth order in the noise; and it makes of the reciprocal
+    of a normal number x of error s the corrected value x / (x^2 + s^2), which has a mean and a standard deviation where
+    1 / x has none.
     """
     first = np.einsum("k...,k...->...", slope, slope)
     along = np.einsum("j...,jk...,k...->...", slope, bend, slope)
     size = np.where(first > _NOTHING, first, 1.0)
     std = np.sqrt(first)
-    steepness = np.minimum(np.abs(along) / (size * np.sqrt(size)), _STEEPEST)
-    bias = np.clip(np.einsum("kk...->...", bend) / 2, -std, std)
-    return std * np.interp(steepness, *_widening()), bias
+    steepness = np.minimum(np.abs(along) / (size * np.sqrt(size)), steepest)
+    bias = np.where(first > _NOTHING, np.einsum("kk...->...", bend) / 2, 0.0)
+    return std * np.interp(steepness, *_widening()), _saturated(bias, size)
+
+
+def _saturated(bias: FloatArray, variance: FloatArray) -> FloatArray:
+    """Second-order bias with the higher orders that follow from it; see `errors`."""
+    return np.asarray(bias / (1 + bias * bias / variance))
 
 
 @lru_cache(maxsize=1)
@@ -58,13 +70,15 @@ def _widening() -> tuple[FloatArray, FloatArray]:
     """How much wider than the standard error says an interval about ``value - bias`` must be, by steepness.
 
     For the exponential of a normal number of standard deviation s, s is the steepness, and the factor solves
-    P(|1 - s^2 / 2 - exp(-s z)| < 1.96 s factor) = .95.
+    P(|1 - bias - exp(-s z)| < 1.96 s factor) = .95.
     """
     from scipy import special
 
-    steepness = np.linspace(0.0, _STEEPEST, 31)
-    low, high = np.ones(31), np.full(31, 2.0)
-    s, middle = np.maximum(steepness, 1e-3), 1 - steepness**2 / 2
+    n = 101
+    steepness = np.linspace(0.0, STEEPEST, n)
+    low, high = np.ones(n), np.full(n, 4.0)
+    s = np.maximum(steepness, 1e-4)
+    middle = 1 - _saturated(s**2 / 2, s**2)
     for _ in range(40):
         factor = (low + high) / 2
         reach = _LIMIT * factor * s

@@ -5,7 +5,7 @@ from functools import partial
 
 import numpy as np
 
-from qcord.core.arrays import AnyArray, BoolArray, FloatArray, IntArray
+from qcord.core.arrays import AnyArray, FloatArray, IntArray
 from qcord.core.errors import ImplausibleValue
 from qcord.core.fit import Fit
 from qcord.core.flags import Flag
@@ -24,20 +24,20 @@ from qcord.maps.t2_spectrum import (
     TIMES,
     Dictionary,
     Spectrum,
-    angle_slope,
-    angle_turn,
     find_angle,
     make_dictionary,
     nearest_level,
     solve_amplitudes,
     spectrum,
 )
+from qcord.maps.t2_spectrum_errors import efficiency_errors, response, spread_of_sum
 from qcord.models.myelin_water import MYELIN_WATER, require_echo_train
 
 CUTOFF, LONGEST = 0.04, 0.2
 """T2 [s] below which water counts as myelin water, and above which it counts as free fluid."""
 
 _NAMES = ("S0", "MWF", "T2ie", "Efficiency", "RefocusingAngle")
+_OTHERS = ("bias Efficiency", "rmse", "criterion")
 
 
 def myelin_water(
@@ -105,7 +105,7 @@ def myelin_water(
         partial(_block, dictionary, series.protocol, rician=rician, rise=rise),
         series.data,
         mask_of(mask, series.image.grid),
-        [*(Output(prefix + n) for prefix in ("", "std ") for n in _NAMES), Output("rmse"), Output("criterion")],
+        [*(Output(prefix + n) for prefix in ("", "std ") for n in _NAMES), *(Output(n) for n in _OTHERS)],
         extra=None if noise is None else {"sigma": noise},
         copies=2,
         n_jobs=n_jobs,
@@ -157,8 +157,8 @@ def _block(
         corrected = relative - _floor(dictionary, corrected, level, noise)
         level = find_angle(dictionary, corrected, level, REFINE)
     found = spectrum(dictionary, corrected, level, rise)
-    noise = np.where(np.isfinite(noise), noise, _residual_noise(dictionary, found))
-    values, errors = _values(dictionary, found, noise)
+    noise = np.where(np.isfinite(noise), noise, _residual_noise(dictionary, found.amplitudes, level, found.penalty, found.residual))
+    values, errors, bias = _values(dictionary, found, noise)
     good = finite & lit
     edge = (found.level == 0) | (values["MWF"] == 0)
     conditions = [~finite, ~lit, ~found.settled, edge, ~np.isfinite(noise)]
@@ -168,6 +168,7 @@ def _block(
     for name in _NAMES:
         arrays[name] = np.where(good, values[name] * units.get(name, 1.0), np.nan)
         arrays["std " + name] = np.where(good, errors[name] * units.get(name, 1.0), np.nan)
+    arrays["bias Efficiency"] = np.where(good, bias, np.nan)
     arrays["criterion"] = np.full(len(measured), np.nan)  # of a spectrum with a penalty none is defined
     arrays["rmse"] = np.where(good, np.sqrt((found.residual**2).mean(axis=1)) * scale, np.nan)
     return arrays
@@ -176,26 +177,28 @@ def _block(
 def _floor(dictionary: Dictionary, measured: FloatArray, level: IntArray, noise: FloatArray) -> FloatArray:
     """Expected rise (v, n) of magnitudes by the noise (v,), from their residuals where that is not known."""
     penalty = np.full(len(measured), MIDDLE_PENALTY)
-    amplitudes, residual, settled = solve_amplitudes(dictionary, measured, level, penalty, measured)
-    own = _residual_noise(dictionary, Spectrum(amplitudes, level, penalty, residual, settled))
+    amplitudes, residual, _ = solve_amplitudes(dictionary, measured, level, penalty, measured)
+    own = _residual_noise(dictionary, amplitudes, level, penalty, residual)
     size = np.where(np.isfinite(noise), noise, own)
     echoes = measured - residual
     return np.asarray(Rician(np.where(size > 0, size, 1e-9)[:, None]).expectation(echoes) - echoes)
 
 
-def _residual_noise(dictionary: Dictionary, found: Spectrum) -> FloatArray:
+def _residual_noise(
+    dictionary: Dictionary, amplitudes: FloatArray, level: IntArray, penalty: FloatArray, residual: FloatArray
+) -> FloatArray:
     """Noise (v,) from the residuals, given how many of the measurements the amplitudes and the angle take up."""
-    gram = active_gram(dictionary.compressed[found.level], found.amplitudes > 0, found.penalty)
-    kept = np.trace(np.linalg.inv(gram), axis1=1, axis2=2) * found.penalty
-    n = found.residual.shape[1]
+    gram = active_gram(dictionary.compressed[level], amplitudes > 0, penalty)
+    kept = np.trace(np.linalg.inv(gram), axis1=1, axis2=2) * penalty
+    n = residual.shape[1]
     taken = gram.shape[1] - kept + 1
-    return np.asarray(np.sqrt((found.residual**2).sum(axis=1) / np.maximum(n - taken, 1)))
+    return np.asarray(np.sqrt((residual**2).sum(axis=1) / np.maximum(n - taken, 1)))
 
 
 def _values(
     dictionary: Dictionary, found: Spectrum, noise: FloatArray
-) -> tuple[dict[str, FloatArray], dict[str, FloatArray]]:
-    """Values and their standard errors."""
+) -> tuple[dict[str, FloatArray], dict[str, FloatArray], FloatArray]:
+    """Values, their standard errors, and the bias of the efficiency."""
     x, level = found.amplitudes, found.level
     times, logs = dictionary.times, np.log(dictionary.times)
     short, middle = times < CUTOFF, (times >= CUTOFF) & (times <= LONGEST)
@@ -210,29 +213,12 @@ def _values(
             "MWF": (short - fraction[:, None]) / total[:, None],
             "T2ie": long[:, None] * middle * (logs - mean_log[:, None]) / tissue[:, None],
         }
-        slope = angle_slope(dictionary, level, x)
-        turn = angle_turn(dictionary, level, x, found.penalty, slope)
-        inside = (x > 0) | (short & (fraction == 0)[:, None])  # the error of none is that of a little
-        spread = {name: _change(dictionary, found, inside, w, (slope, turn)) for name, w in weights.items()}
-        angle_error = np.sqrt((turn**2).sum(axis=1))
+        follows = response(dictionary, found, noise)
+        spread = {name: noise * spread_of_sum(dictionary, found, follows, w) for name, w in weights.items()}
+        angle_error = noise * np.sqrt((follows.turn**2).sum(axis=1))
         per_angle = np.sqrt(efficiency * (1 - efficiency)) * np.pi / 180
-        spread |= {"Efficiency": angle_error, "RefocusingAngle": angle_error / per_angle}
+        efficiency_error, bias = efficiency_errors(dictionary, found, follows, noise)
+        spread |= {"Efficiency": efficiency_error, "RefocusingAngle": angle_error / per_angle}
         values = {"S0": total, "MWF": fraction, "T2ie": long}
         values |= {"Efficiency": efficiency, "RefocusingAngle": dictionary.angles[level]}
-        return values, {name: noise * s for name, s in spread.items()}
-
-
-def _change(
-    dictionary: Dictionary,
-    found: Spectrum,
-    inside: BoolArray,
-    weights: FloatArray,
-    angle: tuple[FloatArray, FloatArray],
-) -> FloatArray:
-    """Length (v,) of the derivative of a weighted sum of amplitudes with respect to the measurements."""
-    basis, project = dictionary.compressed[found.level], dictionary.project[found.level]
-    pull = np.matmul(basis, (np.nan_to_num(weights) * inside)[..., None])
-    inner = np.linalg.solve(active_gram(basis, inside, found.penalty), pull)
-    direct = np.matmul(np.swapaxes(project, 1, 2), inner)[..., 0]
-    through = direct - (direct * angle[0]).sum(axis=1, keepdims=True) * angle[1]
-    return np.asarray(np.sqrt((through**2).sum(axis=1)))
+        return values, spread, bias

@@ -20,17 +20,17 @@ _LOWEST_ANGLE, _ANGLES = 90.0, 181
 _RANK = 1e-5
 """Singular values, relative to the largest, that are left out."""
 
-_FREE_PENALTY = 1e-6
+FREE_PENALTY = 1e-6
 """Penalty that is as good as none where there is noise; without noise it lowers MWF by .008, and 1e-5 by .013."""
 
-_SEARCH = (1e-2, 1e-3, 1e-4, 1e-4, 1e-5, _FREE_PENALTY, _FREE_PENALTY)
-REFINE = (1e-4, _FREE_PENALTY)
+_SEARCH = (1e-2, 1e-3, 1e-4, 1e-4, 1e-5, FREE_PENALTY, FREE_PENALTY)
+REFINE = (1e-4, FREE_PENALTY)
 """Penalties of the rounds that find the angle from a table, and from a good guess."""
 
 MIDDLE_PENALTY = 1e-3
 """Penalty of about the size that is found at signal-to-noise ratios of 100 to 200."""
 
-_PENALTIES = (_FREE_PENALTY, 1.0)
+_PENALTIES = (FREE_PENALTY, 1.0)
 _SECANTS = 5
 
 
@@ -78,6 +78,10 @@ class Spectrum:
         Measurements minus echoes of the spectrum, relative to `scale`.
     settled : (v,) array of bool
         Whether the iterations came to rest.
+    least : (v, j) array
+        Amplitudes without a penalty.
+    least_residual : (v, n) array
+        Their residual.
     """
 
     amplitudes: FloatArray
@@ -85,6 +89,8 @@ class Spectrum:
     penalty: FloatArray
     residual: FloatArray
     settled: BoolArray
+    least: FloatArray
+    least_residual: FloatArray
 
 
 def make_dictionary(protocol: Protocol, r1: float = 1.0) -> Dictionary:
@@ -134,7 +140,7 @@ def find_angle(
 def spectrum(dictionary: Dictionary, measured: FloatArray, level: IntArray, rise: float = RISE) -> Spectrum:
     """Spectra of measurements (v, n) of the order of 1 at known refocusing angles (v,), regularised by ``rise``."""
     residual = measured
-    for weight in (1e-2, 1e-4, _FREE_PENALTY):
+    for weight in (1e-2, 1e-4, FREE_PENALTY):
         least = solve_amplitudes(dictionary, measured, level, np.full(len(measured), weight), residual)
         residual = least[1]
     return _penalised(dictionary, measured, level, least, rise)
@@ -166,7 +172,7 @@ def _penalised(
         grade = np.clip(np.nan_to_num(grade, nan=1.0), 0.5, 4.0)
         before = (x, after)
         x = np.clip(x - np.clip(after / grade, -3.0, 3.0), low, high)
-    return Spectrum(amplitudes, level, penalty, residual, settled & least[2])
+    return Spectrum(amplitudes, level, penalty, residual, settled & least[2], least[0], least[1])
 
 
 def solve_amplitudes(
