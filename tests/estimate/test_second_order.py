@@ -33,7 +33,7 @@ def test_corrected_reciprocal_has_a_spread_where_the_reciprocal_has_none():
     """A normal number four standard errors from zero passes close by it now and then."""
     s = 0.25
     x = 1 + s * np.random.default_rng(4).normal(size=200_000)
-    std, bias = errors((-s / x**2)[None], (2 * s**2 / x**3)[None, None])
+    _, bias = errors((-s / x**2)[None], (2 * s**2 / x**3)[None, None])
     corrected = 1 / x - bias
     np.testing.assert_allclose(corrected, x / (x**2 + s**2), rtol=1e-9)
     assert np.std(1 / x) > 2 * s

@@ -74,6 +74,19 @@ def test_bias_spread_and_standard_error_at_the_ratios_of_such_scans(snr, bias, s
     assert "MWF" not in fitted.bias
 
 
+@pytest.mark.parametrize(("snr", "efficiency"), [(50, 0.97), (70, 0.85), (150, 0.9)])
+def test_intervals_of_efficiency_and_amplitude_hold_the_truth(snr, efficiency):
+    theta = tissue(1000, MWF=0.29, T2my=0.015, T2ie=0.075, Efficiency=efficiency)
+    clean = simulate(MYELIN_WATER, theta, TRAIN)
+    sigma = clean[0, 0] / snr
+    fitted = myelin_water(series_of(Rician(sigma).sample(clean, np.random.default_rng(8))), sigma=sigma)
+    turn = flat(fitted["Efficiency"]) - flat(fitted.bias["Efficiency"]) - efficiency
+    assert 0.92 < (np.abs(turn) < 1.96 * flat(fitted.std["Efficiency"])).mean() < 0.97
+    assert abs(turn.mean()) < 0.2 * turn.std()
+    whole = flat(fitted["S0"]) - theta[:, 0]
+    assert 0.91 < (np.abs(whole) < 1.96 * flat(fitted.std["S0"])).mean() < 0.98
+
+
 def test_noise_from_the_residuals_is_that_of_the_measurements():
     theta = tissue(600, 2)
     clean = simulate(MYELIN_WATER, theta, TRAIN)

@@ -43,8 +43,8 @@ def errors(slope: FloatArray, bend: FloatArray, steepest: float = STEEPEST) -> t
     -----
     Where the standard error goes with the estimate, the truth lies outside an interval more often on the side where the
     estimate claims too small an error. Intervals are made as wide as those of the exponential of a normal number, whose
-    error changes as much, must be to hold it in 95 %; those of reciprocals, squares, cubes and inverse squares of normal
-    numbers then hold it in 92 to 97 % up to a steepness of .8.
+    error changes as much, must be to hold it in 95 %; those of reciprocals, squares, cubes and inverse squares of
+    normal numbers then hold it in 92 to 97 % up to a steepness of .8.
 
     A bias b by the second derivatives alone is stated as b / (1 + (b / first)^2), with the first-order standard error.
     That is the bias of the exponential of a normal number to fourth order in the noise; and it makes of the reciprocal

@@ -30,7 +30,7 @@ from qcord.maps.t2_spectrum import (
     solve_amplitudes,
     spectrum,
 )
-from qcord.maps.t2_spectrum_errors import efficiency_errors, response, spread_of_sum
+from qcord.maps.t2_spectrum_errors import angle_response, chances, efficiency_errors, spread_of_sum
 from qcord.models.myelin_water import MYELIN_WATER, require_echo_train
 
 CUTOFF, LONGEST = 0.04, 0.2
@@ -77,10 +77,12 @@ def myelin_water(
     -------
     Fit
         MWF (amplitudes below 40 ms over all), T2ie (geometric mean from 40 to 200 ms) [s], S0, RefocusingAngle [deg]
-        and Efficiency. Standard errors are those of small changes of the measurements at the penalty and the set of
-        amplitudes that was found, with the error of the angle. Where no myelin water is found they are those of a
-        little of it, and the voxel is flagged. The bias of the regularisation depends on the true spectrum, which is
-        not known: there is no bias map (benchmarks/myelin.py shows bias and spread).
+        and Efficiency. Standard errors are those of small changes of the measurements at the penalty that was found,
+        with the error of the angle. In those of S0 and T2ie an amplitude counts by the chance that noise leaves it
+        above zero, in that of MWF if it was found to be. Where no myelin water is found it is that of a little of it,
+        and the voxel is flagged. Efficiency alone has a bias map. The bias that penalty and positivity leave in the
+        others depends on the true spectrum, which is not known (from the spectrum that was found even its sign comes
+        out wrong); benchmarks/myelin.py shows it.
 
     Raises
     ------
@@ -157,7 +159,9 @@ def _block(
         corrected = relative - _floor(dictionary, corrected, level, noise)
         level = find_angle(dictionary, corrected, level, REFINE)
     found = spectrum(dictionary, corrected, level, rise)
-    noise = np.where(np.isfinite(noise), noise, _residual_noise(dictionary, found.amplitudes, level, found.penalty, found.residual))
+    noise = np.where(
+        np.isfinite(noise), noise, _residual_noise(dictionary, found.amplitudes, level, found.penalty, found.residual)
+    )
     values, errors, bias = _values(dictionary, found, noise)
     good = finite & lit
     edge = (found.level == 0) | (values["MWF"] == 0)
@@ -213,12 +217,15 @@ def _values(
             "MWF": (short - fraction[:, None]) / total[:, None],
             "T2ie": long[:, None] * middle * (logs - mean_log[:, None]) / tissue[:, None],
         }
-        follows = response(dictionary, found, noise)
-        spread = {name: noise * spread_of_sum(dictionary, found, follows, w) for name, w in weights.items()}
-        angle_error = noise * np.sqrt((follows.turn**2).sum(axis=1))
+        angle = angle_response(dictionary, found)
+        chance = chances(dictionary, found, noise)
+        inside = (x > 0) | (short & (fraction == 0)[:, None])  # the error of none is that of a little
+        shares: dict[str, AnyArray] = {"S0": chance, "MWF": inside, "T2ie": chance}
+        spread = {name: noise * spread_of_sum(dictionary, found, w, shares[name], angle) for name, w in weights.items()}
+        angle_error = noise * np.sqrt((angle[1] ** 2).sum(axis=1))
         per_angle = np.sqrt(efficiency * (1 - efficiency)) * np.pi / 180
-        efficiency_error, bias = efficiency_errors(dictionary, found, follows, noise)
+        efficiency_error, bias = efficiency_errors(dictionary, found, angle[1], noise)
         spread |= {"Efficiency": efficiency_error, "RefocusingAngle": angle_error / per_angle}
-        values = {"S0": total, "MWF": fraction, "T2ie": long}
+        values: dict[str, FloatArray] = {"S0": total, "MWF": fraction, "T2ie": long}
         values |= {"Efficiency": efficiency, "RefocusingAngle": dictionary.angles[level]}
         return values, spread, bias

@@ -80,8 +80,6 @@ class Spectrum:
         Whether the iterations came to rest.
     least : (v, j) array
         Amplitudes without a penalty.
-    least_residual : (v, n) array
-        Their residual.
     """
 
     amplitudes: FloatArray
@@ -90,7 +88,6 @@ class Spectrum:
     residual: FloatArray
     settled: BoolArray
     least: FloatArray
-    least_residual: FloatArray
 
 
 def make_dictionary(protocol: Protocol, r1: float = 1.0) -> Dictionary:
@@ -172,7 +169,7 @@ def _penalised(
         grade = np.clip(np.nan_to_num(grade, nan=1.0), 0.5, 4.0)
         before = (x, after)
         x = np.clip(x - np.clip(after / grade, -3.0, 3.0), low, high)
-    return Spectrum(amplitudes, level, penalty, residual, settled & least[2], least[0], least[1])
+    return Spectrum(amplitudes, level, penalty, residual, settled & least[2], least[0])
 
 
 def solve_amplitudes(
