@@ -221,11 +221,13 @@ def _values(
         chance = chances(dictionary, found, noise)
         inside = (x > 0) | (short & (fraction == 0)[:, None])  # the error of none is that of a little
         shares: dict[str, AnyArray] = {"S0": chance, "MWF": inside, "T2ie": chance}
-        spread = {name: noise * spread_of_sum(dictionary, found, w, shares[name], angle) for name, w in weights.items()}
+        spread: dict[str, FloatArray] = {
+            name: noise * spread_of_sum(dictionary, found, w, shares[name], angle) for name, w in weights.items()
+        }
         angle_error = noise * np.sqrt((angle[1] ** 2).sum(axis=1))
         per_angle = np.sqrt(efficiency * (1 - efficiency)) * np.pi / 180
         efficiency_error, bias = efficiency_errors(dictionary, found, angle[1], noise)
-        spread |= {"Efficiency": efficiency_error, "RefocusingAngle": angle_error / per_angle}
+        spread |= {"Efficiency": efficiency_error, "RefocusingAngle": np.asarray(angle_error / per_angle)}
         values: dict[str, FloatArray] = {"S0": total, "MWF": fraction, "T2ie": long}
         values |= {"Efficiency": efficiency, "RefocusingAngle": dictionary.angles[level]}
         return values, spread, bias
