@@ -51,6 +51,8 @@ class Voxels:
         Place in the grid.
     displaced : (p, n, r) array
         See `qcord.atlas.project.Atlas`.
+    shifts : (k, n) array
+        Change of each value by one standard error of each of k shared causes; NaN where it is not known.
     """
 
     value: FloatArray
@@ -58,6 +60,7 @@ class Voxels:
     weights: FloatArray
     index: IntArray
     displaced: FloatArray
+    shifts: FloatArray
 
     @property
     def slices(self) -> IntArray:
@@ -66,8 +69,8 @@ class Voxels:
 
     def take(self, chosen: BoolArray) -> "Voxels":
         """Subset of voxels."""
-        displaced = self.displaced[:, chosen]
-        return Voxels(self.value[chosen], self.variance[chosen], self.weights[chosen], self.index[chosen], displaced)
+        voxels = (self.value[chosen], self.variance[chosen], self.weights[chosen], self.index[chosen])
+        return Voxels(*voxels, self.displaced[:, chosen], self.shifts[:, chosen])
 
 
 def extract(
@@ -75,6 +78,7 @@ def extract(
     atlas: Atlas,
     *,
     std: Image | Mapping[str, Image] | None = None,
+    shifts: Sequence[Image] | Mapping[str, Sequence[Image]] = (),
     by: Sequence[str] = ("level", "slice", "all"),
     estimators: Sequence[str] = ESTIMATORS,
     regions: Iterable[str] | None = None,
@@ -94,6 +98,12 @@ def extract(
     std : Image or mapping of str to Image, optional
         Standard error of each voxel, keys as in ``value``. Without it the scatter about the unmixed regions
         stands in.
+    shifts : sequence of Image, or mapping of str to it
+        What voxels err by together: the signed change of the map by one standard error of each cause, such as the
+        transmit field that it was computed with (`qcord.core.fit.Fit.shifts`), keys as in ``value``. A cause counts
+        as one error of the whole region, undiminished by the number of voxels; ``std`` must not hold it. Where the
+        error of the cause is itself independent between far places, this is more than the true error. A voxel
+        without a shift takes the median of the others.
     by : sequence of str
         ``level`` (each vertebral level), ``slice`` (each slice), ``all`` (everything; level and slice empty).
     estimators : sequence of str
@@ -129,6 +139,7 @@ def extract(
     """
     values = value if isinstance(value, Mapping) else {"": value}
     errors = std if isinstance(std, Mapping) else {} if std is None else dict.fromkeys(values, std)
+    shared = shifts if isinstance(shifts, Mapping) else dict.fromkeys(values, shifts)
     unknown = [e for e in estimators if e not in ESTIMATORS]
     if unknown:
         raise UnknownName(f"'{unknown[0]}' is not an estimator, expected one of {', '.join(ESTIMATORS)}.")
@@ -139,7 +150,7 @@ def extract(
     known: dict[tuple[bytes, bytes, str], LinearEstimate] = {}
     tables = []
     for metric, image in values.items():
-        voxels = _voxels(image, errors.get(metric), atlas)
+        voxels = _voxels(image, errors.get(metric), shared.get(metric, ()), atlas)
         mostly = voxels.weights[:, cord].sum(axis=1) >= least_cord
         scatter = estimate_scatter(voxels.take(mostly), cluster, atlas.levels)
         used = np.isfinite(np.asarray(image.data[tuple(atlas.index.T)], dtype=float)).tobytes()
@@ -147,7 +158,7 @@ def extract(
             here = np.isin(voxels.slices, chosen)
             part = voxels.take(here)
             joint = None if correlation is None else correlation_matrix(part.index, correlation)
-            moved = _displaced_values(part, cluster, mostly[here], map_ratio)
+            moved = np.concatenate([_displaced_values(part, cluster, mostly[here], map_ratio), _known_shifts(part)])
             for name in estimators:
                 key = (used, chosen.tobytes(), name)
                 if key not in known:
@@ -249,10 +260,10 @@ def _cluster_means(part: Voxels, cluster: IntArray) -> FloatArray:
     return np.nan_to_num(maximum_likelihood(part.weights @ member).value(part.value))
 
 
-def _voxels(value: Image, std: Image | None, atlas: Atlas) -> Voxels:
+def _voxels(value: Image, std: Image | None, shifts: Sequence[Image], atlas: Atlas) -> Voxels:
     require_same_grid(value.grid, atlas.grid, value.label, "the atlas")
-    if std is not None:
-        require_same_grid(std.grid, value.grid, std.label, value.label)
+    for other in ([] if std is None else [std]) + list(shifts):
+        require_same_grid(other.grid, value.grid, other.label, value.label)
     places_ = tuple(atlas.index.T)
     x = np.asarray(value.data[places_], dtype=float)
     variance = np.full(len(x), np.nan)
@@ -261,7 +272,8 @@ def _voxels(value: Image, std: Image | None, atlas: Atlas) -> Voxels:
     good = np.isfinite(x) & (atlas.weights.sum(axis=1) >= DESCRIBED)
     n, r = atlas.weights.shape
     displaced = np.zeros((0, n, r)) if atlas.displaced is None else atlas.displaced
-    return Voxels(x[good], variance[good], atlas.weights[good], atlas.index[good], displaced[:, good])
+    moved = np.array([shift.data[places_] for shift in shifts], dtype=float).reshape(len(shifts), len(x))
+    return Voxels(x[good], variance[good], atlas.weights[good], atlas.index[good], displaced[:, good], moved[:, good])
 
 
 def correlation_matrix(index: IntArray, correlation: NoiseCorrelation) -> sparse.csr_array:
@@ -322,6 +334,16 @@ def _displaced_values(part: Voxels, cluster: IntArray, used: BoolArray, map_rati
     values = linear.value(part.value)
     common = _cluster_means(part.take(used), cluster)[cluster]
     return np.asarray(part.displaced @ np.where(np.isfinite(values), values, common))
+
+
+def _known_shifts(part: Voxels) -> FloatArray:
+    """Shifts (k, n) in which voxels without one have the median of the others; NaN where none is known."""
+    filled = part.shifts.copy()
+    for row in filled:
+        known = np.isfinite(row)
+        if known.any():
+            row[~known] = np.median(row[known])
+    return filled
 
 
 def _standard_error(

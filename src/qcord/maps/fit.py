@@ -13,6 +13,7 @@ from qcord.core.noise import Noise
 from qcord.core.series import Series
 from qcord.estimate.fit import fit as fit_nonlinear
 from qcord.estimate.fit import noise_level
+from qcord.estimate.given_errors import carry_given_errors
 from qcord.maps.covariance_tensor import fit_covariance_tensor
 from qcord.maps.inhomogeneous_mt import ihmtr, ihmtsat
 from qcord.maps.kurtosis import METHODS as KURTOSIS_METHODS
@@ -77,6 +78,7 @@ def fit(
     method: str | None = None,
     noise: Noise | Image | float | Sequence[float] | None = None,
     given: Mapping[str, Image | float] | None = None,
+    given_std: Mapping[str, Image | float] | None = None,
     fixed: Mapping[str, Image | float] | None = None,
     n_jobs: int | None = None,
 ) -> Fit:
@@ -99,6 +101,9 @@ def fit(
         where there are any.
     given : mapping of str to Image or float, optional
         Maps or values of given parameters, such as B1.
+    given_std : mapping of str to Image or float, optional
+        Standard errors of given parameters, in their unit: also of one that is not given, whose default then counts
+        as that uncertain. The fit is made twice more for each (`qcord.estimate.given_errors`).
     fixed : mapping of str to Image or float, optional
         Free parameters that are held at a value.
     n_jobs : int, optional
@@ -107,7 +112,8 @@ def fit(
     Returns
     -------
     Fit
-        Maps with standard errors and bias.
+        Maps with standard errors and bias. With ``given_std`` the standard errors hold these errors too, and
+        `Fit.shifts` has their signed effect, which is what to average over a region.
 
     Raises
     ------
@@ -117,8 +123,37 @@ def fit(
         If the series lacks a column.
     NotIdentifiable
         If the measurements do not determine the parameters.
+    ImplausibleValue
+        If a standard error of a given parameter is negative.
     """
     chosen = registry.get(model) if isinstance(model, str) else model
+    for name in given_std or {}:
+        chosen.given_index(name)
+
+    def once(known: Mapping[str, Image | float]) -> Fit:
+        return _fit(chosen, series, mask, method=method, noise=noise, given=known, fixed=fixed, n_jobs=n_jobs)
+
+    result = once(given or {})
+    return carry_given_errors(result, once, chosen, given or {}, given_std) if given_std else result
+
+
+def methods(model: SignalModel) -> tuple[str, ...]:
+    """Names of the estimators of a model, the default first; the last two exist for every model."""
+    return (*_own(model), *GENERAL)
+
+
+def _fit(
+    chosen: SignalModel,
+    series: Series,
+    mask: Image | None,
+    *,
+    method: str | None,
+    noise: Noise | Image | float | Sequence[float] | None,
+    given: Mapping[str, Image | float],
+    fixed: Mapping[str, Image | float] | None,
+    n_jobs: int | None,
+) -> Fit:
+    """Fit at the given values as they are."""
     own = _own(chosen)
     if method is None:
         method = "nonlinear" if fixed or not own else next(iter(own))
@@ -131,18 +166,13 @@ def fit(
         raise UnknownName(
             f"There is no method '{method}' for model {chosen.name}{because}; expected one of {expected}."
         )
-    for name in given or {}:
+    for name in given:
         chosen.given_index(name)
-    settings: dict[str, Any] = {name.lower(): value for name, value in (given or {}).items()}
+    settings: dict[str, Any] = {name.lower(): value for name, value in given.items()}
     sigma, rician = noise_level(noise)
     if noise is not None and not rician:
         settings["rician"] = False
     return own[method](series, mask, sigma=sigma, n_jobs=n_jobs, **settings)
-
-
-def methods(model: SignalModel) -> tuple[str, ...]:
-    """Names of the estimators of a model, the default first; the last two exist for every model."""
-    return (*_own(model), *GENERAL)
 
 
 def _own(model: SignalModel) -> Mapping[str, Callable[..., Fit]]:

@@ -1,6 +1,8 @@
 """The transmit field of a visit, and what it is used for."""
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -17,6 +19,23 @@ from qcord.report.findings import Field
 
 LEAST_COVER = 0.95
 """Share of the cord that a transmit field must reach to be used: elsewhere maps would have no value."""
+
+
+@dataclass(frozen=True, eq=False)
+class Known:
+    """What a fit is given beside its series.
+
+    Parameters
+    ----------
+    given, std : mapping of str to Image
+        Given parameters and their standard errors, on the grid of the series.
+    note : str
+        What was given, or why not.
+    """
+
+    given: Mapping[str, Image] = dataclasses.field(default_factory=dict)
+    std: Mapping[str, Image] = dataclasses.field(default_factory=dict)
+    note: str = ""
 
 
 def find_field(groups: Sequence[Group]) -> tuple[Field | None, list[str]]:
@@ -41,12 +60,15 @@ def find_field(groups: Sequence[Group]) -> tuple[Field | None, list[str]]:
     return None, notes
 
 
-def field_for(model: str, field: Field | None, inside: BoolArray, like: Image) -> tuple[Image | None, str]:
-    """Transmit field on the grid of a series, if its model takes one and it reaches the cord; and a note."""
+def field_for(model: str, field: Field | None, inside: BoolArray, like: Image) -> Known:
+    """Transmit field and its error on the grid of a series, if its model takes one and it reaches the cord."""
     if field is None or "B1" not in [p.name for p in get(model).given]:
-        return None, ""
+        return Known()
     there = resample(field.image, like.grid, order=1)
     cover = float(np.isfinite(np.asarray(there.data))[inside].mean()) if inside.any() else 0.0
     if cover < LEAST_COVER:
-        return None, f"The transmit field of {field.token} covers {100 * cover:.0f} % of the cord in it: not used."
-    return there, f"Corrected by the transmit field of {field.token}."
+        return Known(
+            note=f"The transmit field of {field.token} covers {100 * cover:.0f} % of the cord in it: not used."
+        )
+    std = {} if field.std is None else {"B1": resample(field.std, like.grid, order=1)}
+    return Known({"B1": there}, std, f"Corrected by the transmit field of {field.token}.")

@@ -23,7 +23,7 @@ from qcord.ingest.series import group_scans
 from qcord.maps.fit import fit
 from qcord.maps.recipe import Planned, recipe, table_metrics
 from qcord.normative.norm import Norms
-from qcord.pipeline.field import field_for, find_field
+from qcord.pipeline.field import Known, field_for, find_field
 from qcord.pipeline.locate import Cord, carry_cord, find_all_levels, find_cord, locate
 from qcord.pipeline.prepare import Prepared, prepare
 from qcord.pipeline.settings import Settings
@@ -173,9 +173,9 @@ def _fits(
         for plan in recipe([one.series]):
             if plan.possible:
                 inside = np.asarray(located[token].cord.data, dtype=float) >= 0.5
-                b1, note = field_for(plan.model, field, inside, plan.series.image)
-                done.append(_fit(plan, one, settings, b1, surroundings(inside, plan) if plan.near_cord else None))
-                notes += [f"{', '.join(plan.metrics)} of {token}: {note}"] if note else []
+                known = field_for(plan.model, field, inside, plan.series.image)
+                done.append(_fit(plan, one, settings, known, surroundings(inside, plan) if plan.near_cord else None))
+                notes += [f"{', '.join(plan.metrics)} of {token}: {known.note}"] if known.note else []
             elif plan.meant:
                 notes.append(f"{', '.join(plan.metrics)} of {token} could not be computed: {plan.reason}")
         fits[token] = tuple(done)
@@ -191,10 +191,10 @@ def surroundings(inside: BoolArray, plan: Planned) -> Image:
     return image.derive(near, unit="label")
 
 
-def _fit(plan: Planned, one: Prepared, settings: Settings, b1: Image | None, near: Image | None = None) -> Fit:
+def _fit(plan: Planned, one: Prepared, settings: Settings, known: Known, near: Image | None = None) -> Fit:
     method = settings.tensor_method if plan.model == "tensor" else None
     sigma = None if plan.model in OWN_NOISE else one.sigma
-    return fit(plan.model, plan.series, near, noise=sigma, method=method, given=None if b1 is None else {"B1": b1})
+    return fit(plan.model, plan.series, near, noise=sigma, method=method, given=known.given, given_std=known.std)
 
 
 def _identity(request: Request) -> dict[str, str]:
@@ -211,17 +211,20 @@ def _metrics(
     for token, done in fits.items():
         maps: dict[str, Image] = {}
         errors: dict[str, Image] = {}
+        shifts: dict[str, tuple[Image, ...]] = {}
         for one in done:
             for metric in one.maps:
                 if metric in table_metrics(one.model) and metric not in maps:
                     maps[metric] = _unbiased(one, metric)
                     if metric in one.std:
-                        errors[metric] = one.std[metric]
+                        errors[metric] = one.noise_std.get(metric, one.std[metric])
+                    shifts[metric] = one.shifts_of(metric)
         if maps:
             table = extract(
                 maps,
                 located[token].atlas,
                 std=errors,
+                shifts=shifts,
                 correlation=prepared[token].correlation,
                 map_ratio=request.settings.map_ratio,
             )
