@@ -17,6 +17,7 @@ def command(
     *,
     out: Annotated[Path | None, Parameter(name=["--out", "-o"])] = None,
     std: Path | None = None,
+    shift: Annotated[Sequence[Path] | None, Many] = None,
     metric: str = "",
     by: Annotated[Sequence[Literal["level", "slice", "all"]], Many] = ("level", "slice", "all"),
     estimator: Annotated[Sequence[Literal["wa", "ml", "map"]], Many] = ("wa", "ml", "map"),
@@ -35,6 +36,8 @@ def command(
         Table to write, tab-separated, or comma-separated if it ends in .csv; printed if not given.
     std
         Standard error of each voxel.
+    shift
+        Change of the map by one standard error of what it was given; by default the desc-shift files beside std.
     metric
         Name for the table; by default that of the file.
     by
@@ -49,6 +52,15 @@ def command(
     from qcord.pipeline.extract import extract
 
     table = extract(
-        image, atlas, out, std=std, metric=metric, by=by, estimator=estimator, region=region, map_ratio=map_ratio
+        image,
+        atlas,
+        out,
+        std=std,
+        shift=shift,
+        metric=metric,
+        by=by,
+        estimator=estimator,
+        region=region,
+        map_ratio=map_ratio,
     )
     plain().print(f"{out}" if out is not None else table.to_string(index=False, max_rows=None))

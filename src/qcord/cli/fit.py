@@ -16,9 +16,11 @@ def command(
     out: Annotated[Path, Parameter(name=["--out", "-o"])],
     mask: Path | None = None,
     b1: Path | None = None,
+    b1_std: str | None = None,
     b1_width: float = 0.0,
     field_map: Path | None = None,
     given: list[str] | None = None,
+    given_std: list[str] | None = None,
     fixed: list[str] | None = None,
     noise: str | None = None,
     method: str | None = None,
@@ -38,12 +40,17 @@ def command(
         Voxels to fit; all by default.
     b1
         Transmit field, as a factor or in percent, on any grid.
+    b1_std
+        Its standard error, a map or a number in the same unit, which goes into the errors of all maps; by default that
+        which qcord wrote beside it, 0 for none.
     b1_width
         Full width at half maximum in mm of the Gaussian that smooths the transmit field.
     field_map
         Map of the proton frequency in Hz on any grid, for the dephasing of gradient echoes across slices.
     given
         NAME=VALUE or NAME=MAP of other given parameters, such as InversionEfficiency=0.96; may be repeated.
+    given_std
+        NAME=VALUE or NAME=MAP of the standard error of a given parameter; may be repeated.
     fixed
         NAME=VALUE or NAME=MAP of a free parameter that is held; may be repeated.
     noise
@@ -62,9 +69,11 @@ def command(
         out,
         mask=mask,
         b1=b1,
+        b1_std=b1_std,
         b1_width=b1_width,
         field_map=field_map,
         given=_pairs("given", given),
+        given_std=_pairs("given-std", given_std),
         fixed=_pairs("fixed", fixed),
         noise=noise,
         method=method,

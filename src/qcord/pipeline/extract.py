@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from glob import escape
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from qcord.atlas.extract import ESTIMATORS
 from qcord.atlas.extract import extract as extract_table
 from qcord.atlas.project import Atlas, native_atlas
 from qcord.core.errors import MissingMetadata
+from qcord.core.grid import require_same_grid
 from qcord.core.image import Image
 from qcord.core.labels import Region
 from qcord.core.units import require_plausible
@@ -27,6 +29,7 @@ def extract(
     out: Path | str | None = None,
     *,
     std: Path | str | None = None,
+    shift: Sequence[Path | str] | None = None,
     metric: str = "",
     by: Sequence[str] = ("level", "slice", "all"),
     estimator: Sequence[str] = ESTIMATORS,
@@ -46,6 +49,9 @@ def extract(
         Table to write (tab-separated, or comma-separated if it ends in ``.csv``).
     std : path, optional
         Standard error of each voxel.
+    shift : sequence of path, optional
+        Change of the map by one standard error of each thing that it was given, such as the transmit field; ``std``
+        holds these. By default the ``desc-shift`` files beside a ``desc-se`` file.
     metric : str
         Name for the table; by default that of the file.
     by : sequence of str
@@ -69,7 +75,8 @@ def extract(
     """
     value = read_image(image)
     fields = _read_atlas(Path(atlas))
-    errors = read_image(std) if std is not None else None
+    shifts = [read_image(s) for s in (_shifts_beside(std) if shift is None else shift)]
+    errors = _without(read_image(std), shifts) if std is not None else None
     name = metric or metric_of(value)
     inside = np.asarray(value.data, dtype=float)[tuple(fields.index.T)]
     if np.isfinite(inside).any():
@@ -78,6 +85,7 @@ def extract(
         {name: value},
         fields,
         std=None if errors is None else {name: errors},
+        shifts={name: shifts},
         by=by,
         estimators=estimator,
         regions=region,
@@ -91,6 +99,24 @@ def extract(
             write_table(path, table)
         write_json(path.with_suffix(".json"), describe_columns(table))
     return table
+
+
+def _shifts_beside(std: Path | str | None) -> list[Path]:
+    """Shifts that qcord wrote beside a standard error."""
+    path = Path(std or "")
+    before, sign, after = path.name.partition("desc-se_")
+    return sorted(path.parent.glob(f"{escape(before)}desc-shift*_{escape(after)}")) if sign else []
+
+
+def _without(std: Image, shifts: Sequence[Image]) -> Image:
+    """Part of a standard error by noise."""
+    if not shifts:
+        return std
+    square = np.square(np.asarray(std.data, dtype=float))
+    for one in shifts:
+        require_same_grid(one.grid, std.grid, one.label, std.label)
+        square = square - np.square(np.asarray(one.data, dtype=float))
+    return std.derive(np.sqrt(np.maximum(square, 0)))
 
 
 def metric_of(image: Image) -> str:

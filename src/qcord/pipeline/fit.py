@@ -4,8 +4,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from qcord.core.entities import Entities
 from qcord.core.fit import Fit
 from qcord.core.image import Image
@@ -17,11 +15,10 @@ from qcord.maps.fit import fit as fit_model
 from qcord.maps.frequency_spread import frequency_spread
 from qcord.models import registry
 from qcord.pipeline.collect import collect
-from qcord.pipeline.map_names import as_written, map_name
+from qcord.pipeline.given import Value, read_given, read_transmit_field, read_value
+from qcord.pipeline.map_names import as_written, beside_map, map_name
 from qcord.pipeline.single import group_of
 from qcord.pipeline.store import staged, write_image
-from qcord.preprocess.resample import resample
-from qcord.preprocess.smoothing import smooth
 
 
 def fit(
@@ -31,10 +28,12 @@ def fit(
     *,
     mask: Path | str | None = None,
     b1: Path | str | None = None,
+    b1_std: Value | None = None,
     b1_width: float = 0.0,
     field_map: Path | str | None = None,
-    given: Mapping[str, Path | str | float] | None = None,
-    fixed: Mapping[str, Path | str | float] | None = None,
+    given: Mapping[str, Value] | None = None,
+    given_std: Mapping[str, Value] | None = None,
+    fixed: Mapping[str, Value] | None = None,
     noise: float | str | None = None,
     method: str | None = None,
     n_threads: int | None = None,
@@ -54,12 +53,18 @@ def fit(
         Voxels to fit.
     b1 : path, optional
         Transmit field, as a factor or in percent, on any grid.
+    b1_std : path or float, optional
+        Its standard error, in the same unit: a map on the same grid, by which voxels then count in smoothing, or one
+        value, that of the smoothed field. By default that which qcord wrote beside the map, if it did; 0 for none. The
+        standard errors of the maps hold it.
     b1_width : float
         Full width at half maximum [mm] of the Gaussian that smooths it; 0 leaves it as it is.
     field_map : path, optional
         Map of the proton frequency [Hz] on any grid, from which the dephasing across slices of gradient echoes follows.
     given : mapping of str to path or float, optional
         Maps, on any grid, or values of other given parameters of the model.
+    given_std : mapping of str to path or float, optional
+        Their standard errors, or those of defaults; by default those which qcord wrote beside the maps.
     fixed : mapping of str to path or float, optional
         Maps or values at which free parameters are held.
     noise : float or str, optional
@@ -73,7 +78,8 @@ def fit(
     Returns
     -------
     dict of str to path
-        Metric to the file of its map; its standard error lies beside it as ``desc-se``.
+        Metric to the file of its map. Its standard error lies beside it as ``desc-se``, and as ``desc-shiftX`` its
+        change by one standard error of each given parameter X that has one.
 
     Raises
     ------
@@ -82,9 +88,11 @@ def fit(
     """
     group = group_of(images)
     series, sigma = _load(model, group, noise)
-    known = {name: _value(v, series.image) for name, v in (given or {}).items()}
+    alone = {"B1": b1_std} if b1 is None and b1_std is not None else {}
+    known, errors = read_given(given or {}, {**(given_std or {}), **alone}, series.image)
     if b1 is not None:
-        known["B1"] = _transmit_field(Path(b1), series.image, b1_width)
+        known["B1"], error = read_transmit_field(Path(b1), b1_std, series.image, b1_width)
+        errors |= {} if error is None else {"B1": error}
     if field_map is not None:
         thickness = float(series.protocol["SliceThickness"][0]) if series.protocol.has("SliceThickness") else None
         known["FrequencySpread"] = frequency_spread(read_image(field_map), series.image.grid, thickness)
@@ -94,7 +102,8 @@ def fit(
         read_image(mask) if mask is not None else None,
         noise=sigma,
         given=known,
-        fixed={name: _value(v, series.image) for name, v in (fixed or {}).items()},
+        given_std=errors,
+        fixed={name: read_value(v, series.image) for name, v in (fixed or {}).items()},
         method=method,
         n_jobs=n_threads,
     )
@@ -111,27 +120,6 @@ def _load(model: str, group: Group, noise: float | str | None) -> tuple[Series, 
     return found.series, found.sigma if noise is None else level
 
 
-def _value(value: Path | str | float, like: Image) -> Image | float:
-    """A number, or a map brought to the grid of an image."""
-    try:
-        return float(str(value))
-    except ValueError:
-        return resample(read_image(str(value)), like.grid, order=1)
-
-
-def _transmit_field(path: Path, like: Image, width: float = 0.0) -> Image:
-    """Transmit field on the grid of an image, as a factor; percent are told by their size."""
-    field = read_image(path)
-    if width > 0:
-        data = np.asarray(field.data, dtype=float)
-        field = smooth(field.derive(np.where(data > 0, data, np.nan)), width).image
-    field = resample(field, like.grid, order=1)
-    values = np.asarray(field.data, dtype=float)
-    known = values[np.isfinite(values) & (values > 0)]
-    factor = 0.01 if known.size and np.median(known) > 10 else 1.0
-    return field.derive(np.where(values > 0, values * factor, np.nan), unit="1")
-
-
 def _write_maps(result: Fit, series: Series, group: Group, out: Path) -> dict[str, Path]:
     entities = group.entities if group.entities.get("sub") else Entities((), series.image.entities.suffix)
     paths = {}
@@ -142,8 +130,10 @@ def _write_maps(result: Fit, series: Series, group: Group, out: Path) -> dict[st
             if name is None:
                 continue
             write_image(folder / name.name, as_written(metric, image), sidecar)
-            if metric in result.std:
-                write_image(folder / name.replace(desc="se").name, as_written(metric, result.std[metric]), sidecar)
+            for kind, (other, meaning) in beside_map(result, metric).items():
+                if kind != "bias":
+                    further = {**sidecar, "Description": meaning}
+                    write_image(folder / name.replace(desc=kind).name, as_written(metric, other), further)
             paths[metric] = out / name.name
     return paths
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from qcord.core.entities import Entities
+from qcord.core.fit import Fit
 from qcord.core.image import Image
 
 QMRI_SUFFIX = {
@@ -55,3 +56,18 @@ def as_written(metric: str, image: Image) -> Image:
     if metric not in IN_PERCENT or image.unit != "1":
         return image
     return image.derive(np.asarray(image.data, dtype=np.float32) * 100, unit="percent")
+
+
+def beside_map(fit: Fit, metric: str) -> dict[str, tuple[Image, str]]:
+    """Images that lie beside a map, by their ``desc``, each with its meaning."""
+    found: dict[str, tuple[Image, str]] = {}
+    if metric in fit.std:
+        carried = f", by noise and by that of the given {' and '.join(fit.shifts)}" if fit.shifts_of(metric) else ""
+        found["se"] = (fit.std[metric], f"standard error{carried}")
+    if metric in fit.bias:
+        found["bias"] = (fit.bias[metric], "expected rise of the map by noise")
+    for name, maps in fit.shifts.items():
+        if metric in maps:
+            meaning = f"change of the map by one standard error more of the given {name}, which neighbours share"
+            found[f"shift{name}"] = (maps[metric], meaning)
+    return found

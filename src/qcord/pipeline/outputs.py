@@ -19,7 +19,7 @@ from qcord.core.protocol import Protocol
 from qcord.core.series import Series
 from qcord.ingest.gradients import to_fsl
 from qcord.ingest.series import stored_affine
-from qcord.pipeline.map_names import as_written, map_name
+from qcord.pipeline.map_names import as_written, beside_map, map_name
 from qcord.pipeline.norm_values import definitions, scanners
 from qcord.pipeline.store import (
     history_of,
@@ -44,7 +44,8 @@ COLUMN_MEANING = {
     "estimator": "wa weighted mean, ml maximum likelihood, map maximum a posteriori "
     "(doi:10.1016/j.neuroimage.2015.06.040).",
     "value": "Estimate; n/a where there is none, see flag.",
-    "se": "Standard error: se_noise, and the effect of an outline of the cord that is displaced, turned or too wide.",
+    "se": "Standard error: se_noise, the effect of an outline of the cord that is displaced, turned or too wide, and "
+    "the error of the transmit field where the map was corrected by it.",
     "se_noise": "Part of se from the noise of the voxels and, for map, the spread of regions about their cluster.",
     "ci_low": "Lower end of the 95 % confidence interval.",
     "ci_high": "Upper end of the 95 % confidence interval.",
@@ -227,10 +228,8 @@ def _write_fit(fit: Fit, place: Located, source: Entities, home: Path) -> None:
         folder = home / ("dwi" if name.suffix == "dwimap" else "anat")
         sidecar = {"Sources": list(place.sources), "EstimationAlgorithm": _algorithm(image)}
         write_image(folder / name.name, image, sidecar)
-        for kind, other in (("se", fit.std.get(metric)), ("bias", fit.bias.get(metric))):
-            if other is not None:
-                meaning = {"se": "standard error", "bias": "expected rise of the map by noise"}[kind]
-                write_image(folder / name.replace(desc=kind).name, other, {**sidecar, "Description": meaning})
+        for kind, (other, meaning) in beside_map(fit, metric).items():
+            write_image(folder / name.replace(desc=kind).name, other, {**sidecar, "Description": meaning})
     flag = next((n for metric in fit.maps if (n := map_name(source, fit.model, metric)) is not None), None)
     if flag is not None:
         folder = home / ("dwi" if flag.suffix == "dwimap" else "anat")

@@ -1,0 +1,101 @@
+"""Given parameters of a fit, such as the transmit field, and their standard errors, from files or numbers."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from qcord.core.image import Image
+from qcord.ingest.nifti import read_image, read_sidecar
+from qcord.pipeline.store import sidecar_of
+from qcord.preprocess.resample import resample
+from qcord.preprocess.smoothing import smooth
+
+Value = Path | str | float
+"""A file or a number."""
+
+
+def read_given(
+    given: Mapping[str, Value], given_std: Mapping[str, Value], like: Image
+) -> tuple[dict[str, Image | float], dict[str, Image | float]]:
+    """Given parameters and their standard errors on the grid of an image.
+
+    Parameters
+    ----------
+    given : mapping of str to path or float
+        Maps, on any grid, or values.
+    given_std : mapping of str to path or float
+        Their standard errors. Where one is missing and the map is one that qcord wrote, the standard error beside it
+        is taken; 0 stands for none.
+    like : Image
+        Image on whose grid they are wanted.
+    """
+    errors = {name: find_std(value) for name, value in given.items()} | dict(given_std)
+    known = {name: read_value(value, like) for name, value in given.items()}
+    return known, {name: read_value(std, like) for name, std in errors.items() if std is not None and number(std) != 0}
+
+
+def read_value(value: Value, like: Image) -> Image | float:
+    """A number, or a map brought to the grid of an image."""
+    single = number(value)
+    return resample(read_image(str(value)), like.grid, order=1) if single is None else single
+
+
+def read_transmit_field(
+    path: Path, std: Value | None, like: Image, width: float = 0.0
+) -> tuple[Image, Image | float | None]:
+    """Transmit field on the grid of an image, as a factor, and its standard error; percent are told by their size.
+
+    Parameters
+    ----------
+    path : path
+        Map, as a factor or in percent, on any grid.
+    std : path, float or None
+        Its standard error in the same unit: a map on the same grid, by which voxels count in smoothing, or one value,
+        that of the smoothed field. Without it that which qcord wrote beside the map; 0 stands for none.
+    like : Image
+        Image on whose grid they are wanted.
+    width : float
+        Full width at half maximum [mm] of the Gaussian that smooths it; 0 leaves it as it is.
+    """
+    field = read_image(path)
+    data = np.asarray(field.data, dtype=float)
+    field = field.derive(np.where(data > 0, data, np.nan)) if width > 0 else field
+    found = find_std(path) if std is None else std
+    error: Image | float | None = None
+    if found is not None:
+        single = number(found)
+        error = read_image(str(found)) if single is None else single
+    if width > 0:
+        smoothed = smooth(field, width, std=error if isinstance(error, Image) else None)
+        field, error = smoothed.image, smoothed.std if isinstance(error, Image) else error
+    field = resample(field, like.grid, order=1)
+    values = np.asarray(field.data, dtype=float)
+    known = values[np.isfinite(values) & (values > 0)]
+    factor = 0.01 if known.size and np.median(known) > 10 else 1.0
+    field = field.derive(np.where(values > 0, values * factor, np.nan), unit="1")
+    if isinstance(error, Image):
+        error = resample(error, like.grid, order=1)
+        return field, error.derive(np.asarray(error.data, dtype=float) * factor, unit="1")
+    return field, error * factor if error else None
+
+
+def find_std(value: Value) -> Path | None:
+    """Standard error that qcord wrote beside a map; None where there is none."""
+    if number(value) is not None:
+        return None
+    path = Path(str(value))
+    beside = path.with_name(read_image(path).entities.replace(desc="se").name)
+    if beside == path or not (beside.is_file() and sidecar_of(beside).is_file()):
+        return None
+    makers = read_sidecar(sidecar_of(beside)).get("GeneratedBy")
+    ours = isinstance(makers, list) and any(isinstance(m, dict) and m.get("Name") == "qcord" for m in makers)
+    return beside if ours else None
+
+
+def number(value: Value) -> float | None:
+    """The number that a value is; None for a file."""
+    try:
+        return float(str(value))
+    except ValueError:
+        return None
