@@ -210,3 +210,39 @@ def test_against_another_tool(data_dir, estimator, tolerance):
     gap = (both["value"] - both["other"]).abs()[~empty]
     assert gap.median() < tolerance
     assert gap[both["Size [vox]"] >= 4].quantile(0.9) < tolerance
+
+
+def test_what_voxels_err_by_together_is_not_diminished():
+    generator = np.random.default_rng(3)
+    a = atlas(generator)
+    truth = np.array([50.0, 46.0, 40.0, 10.0])
+    image, std = mixture(a, truth), Image(np.full(a.grid.shape, 3.0), a.grid, "percent")
+    parts = (mixture(a, np.array([2.0, -1.0, 0.5, 4.0])), mixture(a, np.array([1.0, 1.0, 1.0, 1.0])))
+    plain = extract(image, a, std=std)
+    shared = extract(image, a, std=std, shifts=parts)
+    moved = [extract(image.derive(image.data + p.data), a, std=std)["value"] - plain["value"] for p in parts]
+    expected = np.sqrt(plain["se"] ** 2 + moved[0] ** 2 + moved[1] ** 2)
+    np.testing.assert_allclose(shared["se"], expected, rtol=1e-9)
+    for same in ("value", "se_noise", "flag", "n_eff"):
+        pd.testing.assert_series_equal(shared[same], plain[same])
+    assert (shared["se"] > 0.99).all()  # of the second alone: 1 everywhere
+    by_name = extract({"MTR": image}, a, std={"MTR": std}, shifts={"MTR": parts})
+    np.testing.assert_array_equal(by_name["se"], shared["se"])
+    pd.testing.assert_frame_equal(extract({"MTR": image}, a, shifts={"MTR": ()}), extract({"MTR": image}, a))
+
+
+def test_a_voxel_without_a_shift_takes_that_of_the_others():
+    a = atlas(np.random.default_rng(4))
+    image = mixture(a, np.array([50.0, 46.0, 40.0, 10.0]))
+    std = image.derive(np.ones(a.grid.shape))
+    whole = image.derive(np.full(a.grid.shape, 2.0))
+    holes, none = np.array(whole.data), np.array(whole.data)
+    holes[::3], none[:] = np.nan, np.nan
+    expected = extract(image, a, std=std, shifts=[whole])
+    pd.testing.assert_frame_equal(extract(image, a, std=std, shifts=[image.derive(holes)]), expected)
+    lost = extract(image, a, std=std, shifts=[image.derive(none)])
+    assert lost["se"].isna().all()
+    assert set(lost["flag"]) <= {"no_error", "no_data", "not_separable", "few_voxels"}
+    np.testing.assert_array_equal(lost["value"], expected["value"])
+    with pytest.raises(GridMismatch):
+        extract(image, a, shifts=[Image(np.ones((2, 2, 2)), Grid((2, 2, 2), np.eye(4)))])
