@@ -116,6 +116,27 @@ def test_maps_are_right_and_named_by_bids(results):
 
 
 @pytest.mark.slow
+def test_the_error_of_the_transmit_field_is_in_maps_and_tables(results):
+    cord, anat = inside(results, "VFA"), results / "anat"
+    value, shift, error = (
+        np.asarray(nib.load(anat / f"{SUBJECT}_acq-VFA_{name}.nii.gz").dataobj, dtype=float)[cord]
+        for name in ("T1map", "desc-shiftB1_T1map", "desc-se_T1map")
+    )
+    field = np.asarray(nib.load(results / "fmap" / f"{SUBJECT}_desc-se_TB1map.nii.gz").dataobj, dtype=float)
+    assert np.nanmedian(shift / value) < 0
+    assert np.nanmax(np.abs(shift / value)) < 3 * np.nanmax(field) / (100 * FIELD)
+    assert (np.abs(shift) < error)[np.isfinite(shift)].all()
+    assert not list(anat.glob("*desc-shift*_R2starmap.nii.gz"))
+    table = pd.read_csv(results / f"{SUBJECT}_desc-atlas_metrics.tsv", sep="\t")
+    rows = table[(table["source"] == "VFA") & (table["metric"] == "T1") & (table["region"] == "white matter")]
+    rows = rows[(rows["estimator"] == "wa") & rows["level"].isna() & rows["slice"].isna()]
+    assert len(rows) == 1
+    assert rows["se"].item() ** 2 - rows["se_noise"].item() ** 2 > (0.9 * np.nanmedian(np.abs(shift))) ** 2
+    sidecar = json.loads((anat / f"{SUBJECT}_acq-VFA_desc-se_T1map.json").read_text())
+    assert "given B1" in sidecar["Description"]
+
+
+@pytest.mark.slow
 def test_tables_hold_the_values_and_notes_say_what_was_done(results):
     table = pd.read_csv(results / f"{SUBJECT}_desc-atlas_metrics.tsv", sep="\t")
     whole = table[(table["region"] == "white matter") & (table["estimator"] == "wa") & table["slice"].isna()]
