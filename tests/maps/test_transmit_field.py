@@ -43,3 +43,25 @@ def test_nothing_to_smooth_is_said():
     series = Series(Image(np.zeros((4, 4, 4, 2)), grid), model.example())
     with pytest.raises(EmptyRegion, match="holds no voxel above"):
         transmit_field(series, series.image.derive(np.ones((4, 4, 4))), model="double-angle")
+
+
+@pytest.mark.parametrize("name", ["double-angle", "actual-flip-angle"])
+@pytest.mark.parametrize("contrast", [0.0, 0.6])
+def test_errors_that_go_with_the_estimate_do_not_raise_the_field(name, contrast):
+    """Uniform or unequal tissue, at a signal-to-noise ratio of 20."""
+    model, grid = get(name), Grid((10, 12, 7), np.diag([2.0, 2.0, 5.0, 1]))
+    world = grid.world(np.moveaxis(np.indices(grid.shape), 0, -1))
+    truth = 0.95 + 0.001 * (world @ [2.0, -1.5, 1.0] - 15)
+    amplitude = 1000 * np.exp(np.random.default_rng(5).normal(0, contrast, grid.shape))
+    signal = model.signal(np.stack([amplitude, truth], axis=-1), model.example(), np.full((*grid.shape, 1), 1.1))
+    sigma, generator = float(np.median(signal.max(axis=-1))) / 20, np.random.default_rng(6)
+    middle = (slice(3, 7), slice(3, 9), slice(2, 5))
+    gaps, errors = [], []
+    for _ in range(30):
+        series = Series(Image(Rician(sigma).sample(signal, generator), grid), model.example())
+        found = transmit_field(series, Image(np.full(grid.shape, sigma), grid), model=name, n_jobs=1)
+        gaps.append((found.image.data - truth)[middle])
+        errors.append(found.std.data[middle])
+    assert abs(np.mean(gaps)) < 0.5 * np.median(errors)
+    assert np.std(gaps, axis=0).mean() == pytest.approx(np.median(errors), rel=0.15)
+    assert 0.9 < np.mean(np.abs(gaps) < 1.96 * np.array(errors)) < 0.99
