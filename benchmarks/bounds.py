@@ -2,13 +2,21 @@
 
 Run ``python benchmarks/bounds.py [model ...]``; all registered models by default. Each is simulated with its example
 protocol and the typical values of its first tissue at three ratios of the largest signal to the noise, and fitted
-with its default estimator. An estimator counts as unbiased where its expected error, both as fitted and less the bias
-that it states, is below a fifth of its spread (half the range of the middle 68 %: some values, as reciprocals, have
-no standard deviation), where no more than 1 % of the fits end at a bound of a parameter or are flagged as
-undetermined, and where it is not regularised (the T2 spectrum is). There the spread must be .9 to 1.15 of the bound
-and intervals must cover the truth in 92 to 97 %; elsewhere the bias is what the table is for. A second summary takes
-all rows whose bias less its stated part is small and whose fits end at no bound, regularised and undetermined ones
-with them, by standard deviations: it is the stricter one.
+with its default estimator. Rows are judged by four readings of "unbiased", from the narrow to the wide. Where an
+estimator is unbiased its spread must be .9 to 1.15 of the bound, and intervals must cover the truth in 92 to 97 %;
+elsewhere the bias is what the table is for.
+
+- regular: expected error as written, and less the bias that is stated, below a fifth of the spread (half the range of
+  the middle 68 %: some values, as reciprocals, have no standard deviation), no more than 1 % of fits at a bound or
+  undetermined, and no penalty in the fit (the T2 spectrum has one).
+- as written: expected error of the map below a fifth of the standard deviation, fits at no bound; by standard
+  deviations.
+- less its stated bias: the same of the map less its bias.
+- all rows, for coverage.
+
+An estimator whose spread lies below the bound is not unbiased, though its error here may be small: the bound holds for
+any whose expected value follows the truth. One above it may still be the best there is: see
+``benchmarks/second_order_bound.py``.
 """
 
 import sys
@@ -41,19 +49,24 @@ def main() -> None:
     names = sys.argv[1:] or list(MODELS)
     table = pd.concat([rows(get(name), snr) for name in names for snr in RATIOS], ignore_index=True)
     print(table.round(3).to_string(index=False))
-    wider = table[(table["bias less, SD"].abs() < UNBIASED) & (table["at bound"] < 0.01)]
-    small = (table["bias"].abs() < UNBIASED) & (table["raw bias"].abs() < UNBIASED)
-    regular = table[small & (table["open"] < 0.01) & ~table["method"].isin(REGULARISED)]
-    spread = regular["spread"].between(0.9, 1.15)
-    covers = regular["coverage"].between(0.92, 0.97)
-    print(f"\n{len(regular)} of {len(table)} rows are unbiased; of these,")
-    print(f"spread within .9-1.15 of the bound in {spread.mean():.1%}, coverage within 92-97 % in {covers.mean():.1%},")
-    print(f"median coverage {regular['coverage'].median():.3f}; those that miss:")
-    print(regular[~spread | ~covers].round(3).to_string(index=False))
-    spread, covers = wider["SD"].between(0.9, 1.15), wider["coverage"].between(0.92, 0.97)
-    print(f"\n{len(wider)} of {len(table)} rows are unbiased less their stated bias alone; of these,")
-    print(f"standard deviation within .9-1.15 of the bound in {spread.mean():.1%}, coverage in {covers.mean():.1%}:")
-    print(wider[~spread | ~covers].round(3).to_string(index=False))
+    free = table["at bound"] < 0.01
+    small = (table["bias"].abs() < UNBIASED) & (table["raw bias"].abs() < UNBIASED) & (table["open"] < 0.01)
+    judged(table, small & ~table["method"].isin(REGULARISED), "spread", "regular")
+    judged(table, free & (table["raw bias, SD"].abs() < UNBIASED), "SD", "unbiased as written")
+    judged(table, free & (table["bias less, SD"].abs() < UNBIASED), "SD", "unbiased less their stated bias")
+    covers = table["coverage"].between(0.92, 0.97)
+    print(f"\nof all {len(table)} rows, coverage lies within 92-97 % in {covers.mean():.1%}; the others:")
+    print(table[~covers].round(3).to_string(index=False))
+
+
+def judged(table: pd.DataFrame, chosen: "pd.Series[bool]", column: str, what: str) -> None:
+    part = table[chosen]
+    spread, covers = part[column].between(0.9, 1.15), part["coverage"].between(0.92, 0.97)
+    print(f"\n{len(part)} of {len(table)} rows are {what}; of these, {column} within .9-1.15 of the bound in")
+    print(
+        f"{spread.mean():.1%}, coverage within 92-97 % in {covers.mean():.1%}, median {part['coverage'].median():.3f};"
+    )
+    print(f"those that miss:\n{part[~spread | ~covers].round(3).to_string(index=False)}")
 
 
 def rows(model: SignalModel, snr: float) -> pd.DataFrame:
@@ -101,6 +114,7 @@ def row(name: str, result: Fit, truth: float, bound: float) -> dict[str, object]
         "SD": float(np.nanstd(corrected)) / bound if bound > 0 else np.nan,
         "raw bias": float(np.nanmean(value) - truth) / spread,
         "bias": float(np.nanmean(corrected) - truth) / spread,
+        "raw bias, SD": float(np.nanmean(value) - truth) / max(float(np.nanstd(value)), 1e-300),
         "bias less, SD": float(np.nanmean(corrected) - truth) / max(float(np.nanstd(corrected)), 1e-300),
         "coverage": float(np.nanmean(np.abs(corrected - truth) <= 1.96 * std)),
         "at bound": float((flag == Flag.AT_BOUND).mean()),
