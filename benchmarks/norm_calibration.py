@@ -2,18 +2,17 @@
 
 Run ``python benchmarks/norm_calibration.py`` or with some of sites, raw, compression, lifespan. Each site of the
 multi-site table is left out in turn; its healthy people are scored (a) with the norm of its manufacturer and (b)
-after adapting with 3 of them, judged on the others (threes of neighbours in the list). Values that are no measurement
-(T1 beyond 3 s, MTsat below 0, MTR below 20 %), and magnetisation transfer of sites whose repetition time is not that
-of the others of their manufacturer (by their sidecars), are left out first. ``qcord norm add`` does not look at
-repetition times and has wider limits: ``raw`` judges MTR, MTsat and T1 with what it accepts. Compared with: the mean
-and standard deviation of all, and of the manufacturer.
+after adapting with 3 of them, judged on the others (threes of neighbours in the list). The table goes through
+`norm_add` with the sidecars of its scans: what is impossible, and what comes from a protocol of another kind, is in
+quarantine. ``raw`` judges MTR, MTsat and T1 of the table alone, whose protocols are then not known. Compared with: the
+mean and standard deviation of all, and of the manufacturer.
 """
 
-import json
-import re
 import sys
 import tarfile
+import tempfile
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -24,39 +23,26 @@ from qcord.core.errors import ExtrapolationWarning
 from qcord.normative.adapt import adapt_norm
 from qcord.normative.fit import fit_norm
 from qcord.normative.norm import Norm
-from qcord.normative.plausible import PLAUSIBLE
-from qcord.normative.protocols import deviating
 from qcord.normative.score import score
 from qcord.normative.statistics import Statistics, from_summaries
+from qcord.pipeline.norm_database import norm_add, norm_query
 
-POSSIBLE = {"T1": (0.3, 3.0), "MTsat": (0.0, 15.0), "MTR": (20.0, 80.0)}
 TRANSFER = ("MTR", "MTsat", "T1")
 METRICS = ("FA", "MD", "RD", "MTR", "MTsat", "T1", "area T1w", "area T2w", "area T2star")
 
 
-def screened(table: pd.DataFrame) -> pd.DataFrame:
-    """The table without values that are no measurement, and without protocols of another kind; prints what went."""
-    low = table["metric"].map({k: v[0] for k, v in POSSIBLE.items()}).fillna(-np.inf)
-    high = table["metric"].map({k: v[1] for k, v in POSSIBLE.items()}).fillna(np.inf)
-    possible = table["value"].between(low, high)
-    other = deviating(repetition_times(), ["RepetitionTime"])
-    strange = table["metric"].isin(TRANSFER) & table["site"].isin(other)
-    print(f"left out: {int((~possible).sum())} values that are no measurement; {other}: {int(strange.sum())} values")
-    return table[possible & ~strange]
-
-
-def repetition_times() -> pd.DataFrame:
-    """Of the scans with the transfer pulse, one row a subject."""
-    rows = []
-    with tarfile.open(DATA / "sidecars_multi_site.tar.gz") as archive:
-        for member in archive:
-            name = re.search(r"sub-([A-Za-z]\w*?)(\d+)_[^/]*mt-on_MTS\.json$", member.name)
-            if name is None:
-                continue
-            content = archive.extractfile(member)
-            settings = json.load(content) if content else {}
-            rows.append((name[1], settings.get("Manufacturer", ""), settings.get("RepetitionTime", np.nan)))
-    return pd.DataFrame(rows, columns=["site", "manufacturer", "RepetitionTime"])
+def accepted(table: pd.DataFrame, *, sidecars: bool = True) -> pd.DataFrame:
+    """What `norm_add` takes of a table, with or without the sidecars of the multi-site scans; prints what it does not."""
+    with tempfile.TemporaryDirectory() as folder:
+        raw = Path(folder) / "raw"
+        if sidecars:
+            with tarfile.open(DATA / "sidecars_multi_site.tar.gz") as archive:
+                archive.extractall(raw, filter="data")
+        database = Path(folder) / "norms"
+        added = norm_add(table.drop(columns="protocol"), database, sidecars=raw if sidecars else None)
+        for reason, count in added.quarantined.items():
+            print(f"quarantined: {count} x {reason}")
+        return norm_query(database, pathology="any")
 
 
 def left_out(
@@ -117,7 +103,7 @@ def summary(scored: pd.DataFrame) -> "pd.Series[float]":
 
 
 def sites() -> None:
-    table = screened(norm_tables.spine_generic().observations)
+    table = accepted(norm_tables.spine_generic().observations)
     table = table[(table["pathology"] == "HC") & table["metric"].isin(METRICS)]
     scored = {key: left_out(part) for key, part in table.groupby(CELL)}
     every = pd.concat(scored, names=CELL)
@@ -133,14 +119,9 @@ def sites() -> None:
 
 
 def raw() -> None:
-    """Magnetisation transfer and T1 with what ``qcord norm add`` accepts, protocols of another kind among them."""
-    table = norm_tables.spine_generic().observations
+    """Magnetisation transfer and T1 of the table alone, whose protocols are not known."""
+    table = accepted(norm_tables.spine_generic().observations, sidecars=False)
     table = table[(table["pathology"] == "HC") & table["metric"].isin(TRANSFER)]
-    limits = (
-        table["metric"].map(lambda name: PLAUSIBLE[name].low),
-        table["metric"].map(lambda name: PLAUSIBLE[name].high),
-    )
-    table = table[table["value"].between(*limits)]
     every = pd.concat([left_out(part) for _, part in table.groupby(CELL)])
     found = {(m, k): summary(g) for (m, k), g in every.groupby(["metric", "kind"])}
     print(pd.DataFrame(found).T.drop(columns="log score").round(2).to_string())
@@ -148,7 +129,7 @@ def raw() -> None:
 
 def compression() -> None:
     """People with mild compression and healthy ones of the same sites, each scored without their site."""
-    table = screened(norm_tables.spine_generic().observations)
+    table = accepted(norm_tables.spine_generic().observations)
     rows = []
     for key, part in table[table["metric"].isin(METRICS)].groupby(CELL):
         scored = []

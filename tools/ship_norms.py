@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import norm_tables  # noqa: E402
-from norm_calibration import left_out, screened, summary  # noqa: E402
+from norm_calibration import accepted, left_out, summary  # noqa: E402
 from norm_tables import CELL  # noqa: E402
 from qcord.normative.borrow import borrow  # noqa: E402
 from qcord.normative.centiles import without_sites  # noqa: E402
@@ -42,8 +42,8 @@ LIMITS = {
 
 def quantitative() -> Norms:
     """Maps at C2 to C5, and areas, of the multi-site table."""
-    table = screened(norm_tables.spine_generic().observations)
-    table = table[table["pathology"] == "HC"].replace({"unit": {"%": "percent"}})
+    table = accepted(norm_tables.spine_generic().observations)
+    table = table[table["pathology"] == "HC"]
     return carded(table, fit_norms(table, STRAIGHT), SOURCES["multi"])
 
 

@@ -6,7 +6,6 @@ import pandas as pd
 from healthy_people import people
 from qcord.normative.borrow import borrow
 from qcord.normative.fit import fit_norms
-from qcord.normative.protocols import deviating
 from qcord.normative.score import score
 from qcord.normative.shipped import shipped_norms
 
@@ -50,16 +49,6 @@ def test_borrowing_keeps_the_mean_of_the_people():
 def test_two_cells_do_not_borrow():
     norms = fit_norms(levels(4, n=2))
     assert all("borrowed" not in norm.card for norm in borrow(norms))
-
-
-def test_protocols_of_another_kind_are_named():
-    sites = pd.DataFrame(
-        {"site": list("abcd"), "manufacturer": ["GE"] * 4, "RepetitionTime": [0.035, 0.047, 0.035, 0.108]}
-    )
-    found = deviating(sites, ["RepetitionTime"])
-    assert list(found) == ["d"]
-    assert "0.108" in found["d"]
-    assert deviating(sites.iloc[[0, 3]], ["RepetitionTime"]) == {}
 
 
 def test_shipped_norms_know_the_cord_and_no_person():

@@ -22,6 +22,7 @@ def add(
     mapping: Path | None = None,
     participants: Path | None = None,
     site: str | None = None,
+    sidecars: Path | None = None,
     supersede: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
     """Add values to a database of healthy values, which is made if need be.
@@ -38,12 +39,22 @@ def add(
         Table with age and sex of each person, if the source does not hold them.
     site
         Site of rows that do not state one.
+    sidecars
+        Raw data set (BIDS) whose sidecars tell the protocols of a table's values.
     supersede
         Let new values replace those stored for the same person, session, cell, protocol and software.
     """
     from qcord.pipeline.norm_database import norm_add
 
-    added = norm_add(source, database, mapping=mapping, participants=participants, site=site, supersede=supersede)
+    added = norm_add(
+        source,
+        database,
+        mapping=mapping,
+        participants=participants,
+        site=site,
+        sidecars=sidecars,
+        supersede=supersede,
+    )
     out = plain()
     out.print(f"added       {added.accepted} values of {added.persons} healthy persons in {added.cells} cells")
     if added.superseded:

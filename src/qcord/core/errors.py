@@ -59,3 +59,7 @@ class ApproximationWarning(QcordWarning):
 
 class ExtrapolationWarning(QcordWarning):
     """The result lies outside the range that its reference covers."""
+
+
+class SetApartWarning(QcordWarning):
+    """Values were left out of a result for the reason that the message names."""

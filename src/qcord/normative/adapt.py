@@ -1,15 +1,17 @@
 """A new scanner from a few healthy people measured on it."""
 
+import warnings
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
 from qcord.core.arrays import FloatArray
-from qcord.core.errors import ImplausibleValue
+from qcord.core.errors import ImplausibleValue, SetApartWarning
 from qcord.normative.fit import CELL
 from qcord.normative.hierarchical import Sites, spreads
-from qcord.normative.norm import Cell, Norm, Norms
+from qcord.normative.norm import Cell, Norm, Norms, with_card
+from qcord.normative.protocols import parted
 from qcord.normative.shape import weights
 from qcord.normative.statistics import rows
 from qcord.normative.terms import require
@@ -30,12 +32,18 @@ def adapt(norms: Norms, controls: pd.DataFrame, *, site: str) -> Norms:
     Returns
     -------
     Norms
-        With the site; cells without a control are as before.
+        With the site; cells without a control are as before. Controls whose protocol is not that of the people of a
+        norm are set apart, and its card says why.
 
     Raises
     ------
     ImplausibleValue
         If there is no healthy person, or people come from scanners of several manufacturers.
+
+    Warns
+    -----
+    SetApartWarning
+        If controls were set apart for their protocol.
     """
     healthy = controls[controls["pathology"] == "HC"] if "pathology" in controls else controls
     if not len(healthy):
@@ -45,11 +53,29 @@ def adapt(norms: Norms, controls: pd.DataFrame, *, site: str) -> Norms:
     for name in CELL:
         require(healthy, name)
     groups = {Cell(*(str(v) for v in key)): part for key, part in healthy.groupby(CELL, observed=True)}
-    return Norms.of(adapt_norm(norm, groups[norm.cell], site=site) if norm.cell in groups else norm for norm in norms)
+    found: list[Norm] = []
+    apart: dict[str, None] = {}
+    for norm in norms:
+        if norm.cell not in groups:
+            found.append(norm)
+            continue
+        kept, reasons = _usual(norm, groups[norm.cell], site)
+        apart |= dict.fromkeys(f"{norm.cell.metric}: {why}" for why in reasons.values())
+        noted = with_card(norm, **{"set apart": {**norm.card.get("set apart", {}), **reasons}}) if reasons else norm
+        found.append(adapt_norm(noted, kept, site=site) if len(kept) else noted)
+    if apart:
+        warnings.warn(f"Controls of {site} set apart: {'; '.join(apart)}.", SetApartWarning, stacklevel=2)
+    return Norms.of(found)
+
+
+def _usual(norm: Norm, controls: pd.DataFrame, site: str) -> tuple[pd.DataFrame, dict[str, str]]:
+    """Controls whose protocol is that of the people of a norm, and why others are not among them."""
+    own = controls.assign(site=site, metric=norm.cell.metric)
+    return parted(own, {norm.cell.metric: norm.card.get("protocols", {})})
 
 
 def adapt_norm(norm: Norm, controls: pd.DataFrame, *, site: str) -> Norm:
-    """One norm with a site learnt from the values of its healthy people; see `adapt`."""
+    """One norm with a site learnt from the values of its healthy people, all of a usual protocol; see `adapt`."""
     data = rows(controls.assign(site=site), norm.terms)
     h = norm.hierarchy
     maker = str(data.manufacturer[0])

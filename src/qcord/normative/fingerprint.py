@@ -2,8 +2,11 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from types import MappingProxyType
 from typing import Any
 
 from qcord.normative.names import maker_name
@@ -25,6 +28,9 @@ NUMBERS: tuple[tuple[str, str, int], ...] = (
     ("MultibandAccelerationFactor", "multiband", 2),
 )
 """Sidecar field, its short name and its significant digits: jitter of a scanner's clock is no other protocol."""
+
+_SHORT = frozenset(short for _, short, _ in NUMBERS[1:])
+_NUMBER = r"[-+]?[\d.]+(?:e[-+]?\d+)?"
 
 OTHER_NAMES = {"RepetitionTime": "RepetitionTimeExcitation"}
 """Field that goes first where both are there."""
@@ -80,6 +86,32 @@ def fingerprint(sidecars: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> Fi
         return None
     content = json.dumps(facts, sort_keys=True)
     return Fingerprint(_text(facts), hashlib.sha256(content.encode()).hexdigest()[:8])
+
+
+@lru_cache(maxsize=4096)
+def settings(text: str) -> Mapping[str, tuple[float, ...]]:
+    """Numbers of the text of a fingerprint, by short name (`NUMBERS`): ``TR``, ``FA``, ``b``, and ``T`` of the field.
+
+    Parameters
+    ----------
+    text : str
+        As `Fingerprint` writes it; from any other text nothing is read.
+
+    Returns
+    -------
+    mapping of str to tuple of float
+        Seconds, degrees, s/mm2, tesla and so on, as in the sidecars.
+    """
+    first, *others = text.partition(" #")[0].split(", ")
+    found: dict[str, tuple[float, ...]] = {}
+    field = re.search(rf"(?:^| )({_NUMBER}) T$", first)
+    if field:
+        found["T"] = (float(field[1]),)
+    for part in others:
+        name, _, numbers = part.rpartition(" ")
+        if name in _SHORT and re.fullmatch(rf"{_NUMBER}(?:/{_NUMBER})*", numbers):
+            found[name] = tuple(float(n) for n in numbers.split("/"))
+    return MappingProxyType(found)
 
 
 def _word(name: str, value: Any) -> str:

@@ -1,5 +1,6 @@
 """Learn norms from the values of healthy people."""
 
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -8,9 +9,10 @@ import numpy as np
 import pandas as pd
 
 from qcord.core.arrays import FloatArray
-from qcord.core.errors import ImplausibleValue
+from qcord.core.errors import ImplausibleValue, SetApartWarning
 from qcord.normative.hierarchical import Hierarchy, estimate, spreads
 from qcord.normative.norm import Cell, Norm, Norms, predict
+from qcord.normative.protocols import parted, usual_protocols
 from qcord.normative.shape import NORMAL, Shape, fit_shape, weights
 from qcord.normative.statistics import Rows, Statistics, grouped, rows, single
 from qcord.normative.terms import Terms, require
@@ -35,8 +37,10 @@ def fit_norms(observations: pd.DataFrame, terms: Terms | Mapping[str, Terms] | N
     Parameters
     ----------
     observations : DataFrame
-        One row a value; columns metric, unit, region, level, value, se, age, sex, site, manufacturer; people whose
-        pathology is not HC are left out, and so is what has failed quality, where the table says so.
+        One row a value; columns metric, unit, region, level, value, se, age, sex, site, manufacturer, and where known
+        protocol; people whose pathology is not HC are left out, and so is what has failed quality, where the table says
+        so. Rows whose protocol is not that of the others of their manufacturer are set apart, too, and the card says
+        why (`qcord.normative.protocols`).
     terms : Terms or mapping of str to Terms, optional
         Covariates, for all metrics or each.
 
@@ -49,6 +53,11 @@ def fit_norms(observations: pd.DataFrame, terms: Terms | Mapping[str, Terms] | N
     ------
     MissingMetadata, ImplausibleValue
         If a column is absent, a value not finite, or units of a metric differ.
+
+    Warns
+    -----
+    SetApartWarning
+        If rows were set apart for their protocol.
     """
     healthy = observations
     if "pathology" in healthy:
@@ -70,6 +79,7 @@ def fit_norms(observations: pd.DataFrame, terms: Terms | Mapping[str, Terms] | N
             found.append(_fit(part, own, cell, start))
     if not found:
         raise ImplausibleValue("No cell has two healthy people; a norm needs at least two, and says little below 30.")
+    _warn(found)
     return Norms.of(found)
 
 
@@ -98,7 +108,19 @@ def fit_norm(
     Norm
         Effects, spreads and shape, with errors.
     """
-    return _fit(observations, terms, cell, None, summaries)
+    norm = _fit(observations, terms, cell, None, summaries)
+    _warn([norm])
+    return norm
+
+
+def _warn(norms: Iterable[Norm]) -> None:
+    """One warning of all that was set apart."""
+    sites: dict[str, list[str]] = {}
+    for norm in norms:
+        for site, why in norm.card.get("set apart", {}).items():
+            sites.setdefault(f"{norm.cell.metric} of {site}: {why}", []).append(norm.cell.region)
+    if sites:
+        warnings.warn("Set apart: " + "; ".join(sites) + ".", SetApartWarning, stacklevel=3)
 
 
 def _fit(
@@ -108,6 +130,8 @@ def _fit(
     start: FloatArray | None,
     further: Statistics | None = None,
 ) -> Norm:
+    usual = usual_protocols(observations) if "metric" in observations else {}
+    observations, apart = parted(observations, usual)
     data = rows(observations, terms)
     if len(data.value) < FEWEST:
         raise ImplausibleValue(f"{len(data.value)} person is too few for a norm; expected at least {FEWEST}.")
@@ -123,7 +147,12 @@ def _fit(
     hierarchy, shape, widening = _estimates(data, terms, start, further)
     ages = data.age if further is None else np.concatenate([data.age, further.ages.ravel()])
     norm = _norm(name, str(units[0]), terms, hierarchy, ages)
-    return replace(norm, shape=shape, widening=widening, card={**norm.card, "shape": _words(shape)})
+    card = {**norm.card, "shape": _words(shape)}
+    if name.metric in usual:
+        card["protocols"] = {m: {k: list(v) for k, v in own.items()} for m, own in usual[name.metric].items()}
+    if apart:
+        card["set apart"] = apart
+    return replace(norm, shape=shape, widening=widening, card=card)
 
 
 def fit_statistics(statistics: Statistics, *, cell: Cell, unit: str) -> Norm:

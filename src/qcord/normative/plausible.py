@@ -15,6 +15,19 @@ from qcord.core.errors import UnitMismatch
 ASSUMED = "assumed"
 FREE_WATER = "free water at 37 C, 3.0e-3 mm2/s (Holz 2000, doi:10.1039/b005319h), with room for noise"
 
+T1_RANGE = (
+    "apparent T1 goes with the square of the transmit field: from white matter at 0.2 T, .36 s, where that field is "
+    "30 % low, to fluid, 4.3 +- .2 s at any field (Rooney 2007, doi:10.1002/mrm.21122)"
+)
+MTR_RANGE = (
+    "a share of the signal, by definition; what it is in tissue follows from the pulse, so no narrower range holds for "
+    "all protocols (1 % for noise, assumed)"
+)
+MTSAT_RANGE = (
+    "the share of the protons that one pulse saturates (Helms 2008, doi:10.1002/mrm.21732): above 0, and at most the "
+    "macromolecular share, below .2 (Stanisz 2005, doi:10.1002/mrm.20605), with room for noise"
+)
+
 ALIASES: Mapping[str, str] = MappingProxyType(
     {
         **{"%": "percent", "pct": "percent", "mm^2": "mm2", "mm²": "mm2", "cm^2": "cm2", "cm²": "cm2"},
@@ -114,14 +127,12 @@ PLAUSIBLE: Mapping[str, Plausible] = MappingProxyType(
             *(_diffusivity(m) for m in ("MD", "AD", "RD", "MSD", "D")),
             *(Plausible(m, "1", -3.0, 10.0) for m in ("MK", "AK", "RK", "MKT", "MSK")),
             *(_share(m) for m in ("muFA", "ICVF", "ODI", "ISOVF", "INVF", "g-ratio")),
-            Plausible(
-                "MTR", "percent", 1.0, 99.0, ("1",), "a share of the signal; below 1 % no macromolecules (assumed)"
-            ),
-            Plausible("MTsat", "percent", 0.1, 30.0, ("1",)),
+            Plausible("MTR", "percent", 1.0, 99.0, ("1",), MTR_RANGE),
+            Plausible("MTsat", "percent", 0.1, 30.0, ("1",), MTSAT_RANGE),
             Plausible("ihMTR", "percent", -5.0, 50.0),
             Plausible("MWF", "percent", 0.0, 80.0),
-            Plausible("T1", "s", 0.2, 4.0, ("ms", "ks"), "tissue lies below fluid, about 4 s at 3 T (assumed)"),
-            Plausible("R1", "1/s", 0.25, 5.0, ("1/ms",), "1 / T1"),
+            Plausible("T1", "s", 0.17, 4.5, ("ms", "ks"), T1_RANGE),
+            Plausible("R1", "1/s", 1 / 4.5, 1 / 0.17, ("1/ms",), "1 / T1"),
             Plausible("T2", "s", 0.01, 1.0, ("ms",)),
             Plausible("R2", "1/s", 1.0, 100.0, ("1/ms",), "1 / T2"),
             Plausible("T2star", "s", 0.002, 0.5, ("ms",)),

@@ -10,6 +10,7 @@ from qcord.core.arrays import FloatArray
 from qcord.core.errors import ExtrapolationWarning
 from qcord.normative.fit import CELL
 from qcord.normative.norm import Cell, Norm, Norms, predict
+from qcord.normative.protocols import deviations
 from qcord.normative.shape import blurred_score
 from qcord.normative.statistics import UNKNOWN, rows, text
 from qcord.normative.terms import require
@@ -33,8 +34,8 @@ def score(norms: Norms | Norm, observations: pd.DataFrame) -> pd.DataFrame:
         Norms.
     observations : DataFrame
         One row a value; columns metric, region, level, value, se, age, sex, site, manufacturer (and height, where a
-        norm takes it). A site that the norm knows is compared with its own people, others with those of their
-        manufacturer.
+        norm takes it; protocol, where known). A site that the norm knows is compared with its own people, others with
+        those of their manufacturer.
 
     Returns
     -------
@@ -43,7 +44,7 @@ def score(norms: Norms | Norm, observations: pd.DataFrame) -> pd.DataFrame:
         the site and the value widens what counts as healthy), ``z_low`` and ``z_high`` (95 % interval: where z could
         lie if these were known), ``centile`` (0 to 100), ``expected`` and ``expected_sd`` (unit of the value; half the
         range of the middle 68 % of people), ``basis`` (site, manufacturer or other) and ``note``. NaN, and a note,
-        where there is no norm or no value.
+        where there is no norm or no value, or where the protocol is not that of the people of the norm.
 
     Warns
     -----
@@ -65,8 +66,9 @@ def score(norms: Norms | Norm, observations: pd.DataFrame) -> pd.DataFrame:
             result.loc[index, "note"] = "no norm"
             continue
         value = pd.to_numeric(part["value"], errors="coerce").to_numpy(dtype=float)
-        good = np.isfinite(value)
-        result.loc[index[~good], "note"] = "no value"
+        why = deviations(part.assign(metric=norm.cell.metric), {norm.cell.metric: norm.card.get("protocols", {})})
+        good = np.isfinite(value) & (why == "")
+        result.loc[index[~good], "note"] = np.where(np.isfinite(value), why, "no value")[~good]
         if good.any():
             chosen = index[good]
             scored = _score(norm, part[good])

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,9 @@ from qcord.normative.fingerprint import fingerprint
 from qcord.normative.names import HEALTHY, maker_name, pathology_name
 from qcord.normative.observations import COLUMNS, KEY, NUMBERS, Entry, sorted_out, with_text
 from qcord.normative.plausible import conversion, metric_name
+from qcord.normative.protocols import DECISIVE, deviations, usual_protocols
 from qcord.pipeline.lock_folder import locked
+from qcord.pipeline.norm_raw import raw_sidecars
 from qcord.pipeline.norm_store import read_facts, require_database, views, write_addition, write_parquet
 from qcord.pipeline.store import require_writable, write_bytes
 
@@ -65,6 +67,7 @@ def norm_add(
     mapping: Path | str | None = None,
     participants: Path | str | None = None,
     site: str | None = None,
+    sidecars: Path | str | None = None,
     supersede: bool = False,
 ) -> Added:
     """Add values to a database of healthy values, which is made if need be.
@@ -81,6 +84,8 @@ def norm_add(
         Table with age and sex of each person, if the source does not hold them.
     site : str, optional
         Site of rows that do not state one.
+    sidecars : path, optional
+        Raw data set (BIDS) whose sidecars tell the protocols of a table's values.
     supersede : bool
         Whether a new value replaces another one stored for the same person, session, cell, protocol and software; the
         replaced row stays in the files.
@@ -98,6 +103,9 @@ def norm_add(
     folder = Path(database).absolute()
     require_database(folder, or_new=True)
     raw = _read(source, mapping, participants)
+    if sidecars is not None:
+        images, found = raw_sidecars(raw.frame, sidecars)
+        raw = replace(raw, frame=raw.frame.assign(images=images), sidecars=found)
     entry = sorted_out(_prepared(raw, site))
     notes = raw.notes + entry.notes
     name = "the table" if isinstance(source, pd.DataFrame) else Path(source).name
@@ -106,6 +114,8 @@ def norm_add(
     with locked(folder):
         facts = read_facts(folder)
         table = _joined(entry.accepted, entry.reference)
+        table, other = _of_usual_protocol(folder, facts, table)
+        entry = replace(entry, refused=pd.concat([with_text(entry.refused), with_text(other)], ignore_index=True))
         stored, units = _stored(folder, facts, table)
         result = compared(table if stored.empty else with_text(table), stored, units, supersede=supersede)
         added = _summary(entry, result, notes)
@@ -182,6 +192,24 @@ def _require_use(entry: Entry, name: str) -> None:
 def _joined(accepted: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:
     """Healthy and other observations, whose categories are the same, in one table."""
     return accepted if reference.empty else pd.concat([accepted, reference], ignore_index=True)
+
+
+def _of_usual_protocol(
+    folder: Path, facts: Mapping[str, Any], table: pd.DataFrame
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Rows whose protocol is that of the others of their manufacturer, stored ones among them; the rest with why."""
+    columns = ["metric", "manufacturer", "site", "protocol"]
+    own = table.loc[table["protocol"].notna().to_numpy() & table["metric"].isin(list(DECISIVE)).to_numpy(), columns]
+    if own.empty:
+        return table, table[:0].assign(reason="")
+    with views(folder, facts) as base:
+        base.register("metrics", own[["metric"]].drop_duplicates())
+        query = f"SELECT {', '.join(columns)} FROM observations SEMI JOIN metrics USING (metric)"
+        stored = base.execute(f"{query} WHERE protocol IS NOT NULL").df()
+    why = deviations(table, usual_protocols(pd.concat([stored, own.astype(object)], ignore_index=True)))
+    apart = why != ""
+    kept = table[~apart].reset_index(drop=True) if apart.any() else table
+    return kept, table[apart].assign(reason=why[apart])
 
 
 def _digest(table: pd.DataFrame) -> str:

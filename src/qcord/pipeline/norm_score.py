@@ -96,7 +96,7 @@ def score_rows(observations: pd.DataFrame, norms: Norms) -> pd.DataFrame:
     rows = observations.reset_index(drop=True)
     for name in ("se", "age", "height"):
         rows[name] = pd.to_numeric(rows[name], errors="coerce") if name in rows else np.nan
-    for name in ("sex", "site", "manufacturer", "unit"):
+    for name in ("sex", "site", "manufacturer", "unit", "protocol"):
         rows[name] = rows.get(name)
     rows["manufacturer"] = [manufacturer(m) or None if isinstance(m, str) else None for m in rows["manufacturer"]]
     scored = rows.drop(columns=[c for c in COLUMNS if c in rows])

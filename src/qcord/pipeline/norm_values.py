@@ -7,6 +7,7 @@ import pandas as pd
 
 from qcord.atlas.pool import levels_of, pooled, sides_of
 from qcord.ingest.people import Person, manufacturer
+from qcord.normative.fingerprint import fingerprint
 from qcord.report.findings import Findings
 
 Cell = tuple[str, str, str]
@@ -58,13 +59,16 @@ def _differs(metric: str, model: str, b1: str) -> str | None:
 
 
 def scanners(findings: Findings) -> dict[str, dict[str, str]]:
-    """Manufacturer, model and institution of each series, from its sidecar, and its contrast (suffix)."""
+    """Manufacturer, model, institution and protocol of each series, from its sidecar, and its contrast (suffix)."""
     names = {"manufacturer": "Manufacturer", "scanner": "ManufacturersModelName", "site": "InstitutionName"}
     found = {}
     for token, place in findings.located.items():
         own = {k: str(place.image.metadata.get(field) or "").strip() for k, field in names.items()}
         maker = manufacturer(own["manufacturer"])
+        protocol = fingerprint(place.image.metadata)
         found[token] = {**own, "manufacturer": maker, "contrast": place.entities.suffix}
+        if protocol is not None:
+            found[token]["protocol"] = str(protocol)
     return found
 
 
@@ -181,7 +185,7 @@ def as_observations(
         site=of_source.map(lambda o: here or o.get("site") or None),
         manufacturer=of_source.map(lambda o: o.get("manufacturer") or None),
         scanner=of_source.map(lambda o: o.get("scanner") or None),
-        protocol=None,
+        protocol=of_source.map(lambda o: o.get("protocol") or None),
         software=software,
         quality="ok",
         pathology=None,
