@@ -32,7 +32,7 @@ METRICS = ("FA", "MD", "RD", "MTR", "MTsat", "T1", "area T1w", "area T2w", "area
 
 
 def accepted(table: pd.DataFrame, *, sidecars: bool = True) -> pd.DataFrame:
-    """What `norm_add` takes of a table, with or without the sidecars of the multi-site scans; prints what it does not."""
+    """What `norm_add` takes of a table, with or without the sidecars of its scans; prints what it does not."""
     with tempfile.TemporaryDirectory() as folder:
         raw = Path(folder) / "raw"
         if sidecars:
