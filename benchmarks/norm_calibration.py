@@ -33,16 +33,22 @@ METRICS = ("FA", "MD", "RD", "MTR", "MTsat", "T1", "area T1w", "area T2w", "area
 
 def accepted(table: pd.DataFrame, *, sidecars: bool = True) -> pd.DataFrame:
     """What `norm_add` takes of a table, with or without the sidecars of its scans; prints what it does not."""
+    rows, refused = entered(table, sidecars=sidecars)
+    for reason, count in refused["reason"].value_counts().items():
+        print(f"quarantined: {count} x {reason}")
+    return rows
+
+
+def entered(table: pd.DataFrame, *, sidecars: bool = True) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Rows that `norm_add` takes of a table, and those that it puts in quarantine."""
     with tempfile.TemporaryDirectory() as folder:
         raw = Path(folder) / "raw"
         if sidecars:
             with tarfile.open(DATA / "sidecars_multi_site.tar.gz") as archive:
                 archive.extractall(raw, filter="data")
         database = Path(folder) / "norms"
-        added = norm_add(table.drop(columns="protocol"), database, sidecars=raw if sidecars else None)
-        for reason, count in added.quarantined.items():
-            print(f"quarantined: {count} x {reason}")
-        return norm_query(database, pathology="any")
+        norm_add(table.drop(columns="protocol"), database, sidecars=raw if sidecars else None)
+        return norm_query(database, pathology="any"), norm_query(database, sql="SELECT * FROM quarantine")
 
 
 def left_out(
@@ -54,7 +60,7 @@ def left_out(
         norm = fit_norm(part[part[by] != name], summaries=summaries)
         theirs = part[(part["manufacturer"] == group["manufacturer"].iloc[0]) & (part[by] != name)]["value"]
         others = part[part[by] != name]["value"]
-        found.append(judged(norm, group, "a", (others, theirs)))
+        found.append(judged(norm, group, "a", (others, theirs)).assign(weight=1.0))  # not of the body
         for site, people in group.groupby("site") if "b" in kinds else ():
             ids = people["participant_id"].drop_duplicates().to_numpy()
             starts = range(0, len(ids), max(1, len(ids) // 20)) if len(ids) > 3 else ()
@@ -63,7 +69,7 @@ def left_out(
                 adapted = adapt_norm(norm, people[controls], site=str(site))
                 rest = people[~controls]
                 found.append(judged(adapted, rest, "b", (others, theirs)).assign(weight=1 / len(starts)))
-    return pd.concat(found).fillna({"weight": 1.0})
+    return pd.concat(found)
 
 
 def judged(norm: Norm, people: pd.DataFrame, kind: str, rivals: tuple[pd.Series, pd.Series]) -> pd.DataFrame:

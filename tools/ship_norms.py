@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import norm_tables  # noqa: E402
-from norm_calibration import accepted, left_out, summary  # noqa: E402
+from norm_calibration import entered, left_out, summary  # noqa: E402
 from norm_tables import CELL  # noqa: E402
 from qcord.normative.borrow import borrow  # noqa: E402
 from qcord.normative.centiles import without_sites  # noqa: E402
@@ -42,9 +42,16 @@ LIMITS = {
 
 def quantitative() -> Norms:
     """Maps at C2 to C5, and areas, of the multi-site table."""
-    table = accepted(norm_tables.spine_generic().observations)
-    table = table[table["pathology"] == "HC"]
-    return carded(table, fit_norms(table, STRAIGHT), SOURCES["multi"])
+    table, refused = entered(norm_tables.spine_generic().observations)
+    table, refused = (t[t["pathology"] == "HC"] for t in (table, refused))
+    norms = carded(table, fit_norms(table, STRAIGHT), SOURCES["multi"])
+    return Norms.of(with_card(norm, **{"left out": reasons(refused, norm.cell)}) for norm in norms)
+
+
+def reasons(refused: pd.DataFrame, cell: Cell) -> dict[str, int]:
+    """Why values of a cell were put in quarantine, and how many."""
+    own = refused[(refused[CELL] == list(cell)).all(axis=1)]
+    return {str(why): int(count) for why, count in own["reason"].value_counts().items()}
 
 
 def morphometry() -> Norms:

@@ -40,7 +40,10 @@ def fit(
         screen.print(
             f"{norm.cell.metric:14} {norm.cell.region:30} {norm.cell.level:6} {norm.count:5d} people, "
             f"{norm.card['sites']} sites, {young:.0f}-{old:.0f} years, {norm.card['shape']}"
+            + (f"; deviating: {norm.card['deviating sites']}" if "deviating sites" in norm.card else "")
         )
+        for site, why in norm.card.get("set apart", {}).items():
+            screen.print(f"{'':14} set apart: {site}, {why}")
     screen.print(f"{len(norms)} norms in {out}")
 
 

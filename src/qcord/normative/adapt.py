@@ -118,7 +118,9 @@ def expected_error(norm: Norm, manufacturer: str, people: FloatArray) -> FloatAr
     within, sites, makers, _ = spreads(h.variances, len(h.manufacturers))
     sigma2 = within[k] ** 2 if known else np.exp(2 * h.variances[0])
     prior = sites[k] ** 2 if known else np.exp(2 * (h.variances[0] + h.variances[1])) + makers**2
-    left = 1 / (np.asarray(people, dtype=float) / sigma2 + 1 / prior)
+    share, wide = h.deviating.share, prior + (h.deviating.width * np.exp(h.variances[0])) ** 2
+    known_by = np.asarray(people, dtype=float) / sigma2
+    left = (1 - share) / (known_by + 1 / prior) + share / (known_by + 1 / wide)
     return np.asarray(np.sqrt(left / sigma2))
 
 

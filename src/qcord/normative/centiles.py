@@ -107,4 +107,5 @@ def without_sites(norm: Norm) -> Norm:
         columns=h.sites.columns[none],
         value=h.sites.value[none],
     )
-    return replace(norm, hierarchy=replace(h, sites=sites))
+    card = {key: value for key, value in norm.card.items() if key != "set apart"}  # it names sites
+    return replace(norm, hierarchy=replace(h, sites=sites), card=card)

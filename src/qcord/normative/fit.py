@@ -184,6 +184,9 @@ def _norm(cell: Cell, unit: str, terms: Terms, hierarchy: Hierarchy, ages: Float
         "ages": list(span),
         "shape": _words(NORMAL),
     }
+    d = hierarchy.deviating
+    if not d.none:
+        card["deviating sites"] = f"{100 * d.share:.0f} % of sites, by about {d.width:.0f} times the spread of people"
     return Norm(cell, unit, terms, hierarchy, ages=span, card=card)
 
 

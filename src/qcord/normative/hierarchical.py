@@ -4,6 +4,7 @@ A value is the sum of covariates, the shift of its manufacturer, the shift of it
 
     y = x . beta + m + u + e,  m ~ N(0, omega^2),  u ~ N(0, tau_m^2),  e ~ N(0, sigma_m^2 + se^2)
 
+Where sites are many and some lie far from all others, u has a second, wider part (`qcord.normative.deviating`).
 Spreads of sites and people differ between manufacturers, by factors that shrink to one. Values are in units of their
 own spread here, so that the weak priors (`PRIORS`) mean the same for every metric.
 
@@ -14,11 +15,23 @@ Laird and Ware 1982, doi:10.2307/2529876 (random effects);
 Chung et al. 2013, doi:10.1007/s11336-013-9328-2 (priors that keep variances of few groups from zero).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from qcord.core.arrays import FloatArray, IntArray
+from qcord.normative.deviating import (
+    FAR,
+    FEWEST,
+    GAIN,
+    NONE,
+    Deviating,
+    choice_cost,
+    fit_deviating,
+    from_median,
+    membership,
+    predictive,
+)
 from qcord.normative.statistics import Statistics
 from qcord.normative.terms import Terms
 
@@ -40,6 +53,7 @@ _COVARIATE = 1.0
 _STEP = 1e-3
 _WIDEST = 7.0
 _ROUNDS, _LONGEST, _SETTLED = 40, 1.5, 1e-8
+_SHARE_ROUNDS = 12
 _LENGTHS = np.array([1.0, 0.5, 0.2, 0.05, 0.01])
 _CHUNK = 4_000_000
 
@@ -90,6 +104,8 @@ class Hierarchy:
         How both change with the variances.
     sites : Sites
         What is known of each site.
+    deviating : Deviating
+        Share of sites whose shifts are wider, and how much.
     """
 
     centre: float
@@ -102,6 +118,7 @@ class Hierarchy:
     coefficients_slope: FloatArray
     covariance_slope: FloatArray
     sites: Sites
+    deviating: Deviating = NONE
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,6 +131,7 @@ class _Data:
     maker_of_group: IntArray
     maker_of_site: IntArray
     makers: tuple[str, ...]
+    extra: FloatArray  # variance of the shift of each site beyond that of the others
 
 
 def estimate(statistics: Statistics, scale: FloatArray | None = None, start: FloatArray | None = None) -> Hierarchy:
@@ -144,6 +162,7 @@ def estimate(statistics: Statistics, scale: FloatArray | None = None, start: Flo
     first = np.array([PRIORS[name][0] for name in ("within", "site", "manufacturer", "smooth")] + [0.0] * (d - 4))
 
     variances = _search(data, start if start is not None and len(start) == d else first)
+    data, variances, deviating = _with_deviating(data, variances)
     hessian = _hessian(data, variances)
     values, vectors = np.linalg.eigh(hessian)
     spread_of = (vectors / np.maximum(values, 1e-2)) @ vectors.T
@@ -172,7 +191,55 @@ def estimate(statistics: Statistics, scale: FloatArray | None = None, start: Flo
         (coefficients[:d] - coefficients[d : 2 * d]) / (2 * _STEP),
         (covariance[:d] - covariance[d : 2 * d]) / (2 * _STEP),
         sites,
+        deviating,
     )
+
+
+def _with_deviating(data: _Data, variances: FloatArray) -> tuple[_Data, FloatArray, Deviating]:
+    """Data and variances with a share of sites that deviate, if they ask for it.
+
+    Each round finds share and width from the residuals of the sites, then all else with the shift of each site as wide
+    as its expected precision says. The first residuals are those from the median site of a manufacturer. The evidence
+    is that of the likeliest choice of sites, a lower bound of that of all choices.
+    """
+    if len(data.starts) < FEWEST:
+        return data, variances, NONE
+    residual, weight = _residuals(data, variances)
+    within = float(np.exp(variances[0]))
+    usual, sites, tau2 = from_median(residual / within, data.maker_of_site)
+    if not (np.abs(usual[sites]) > FAR * np.sqrt(tau2 + 1 / weight[sites] / within**2)).any():
+        return data, variances, NONE
+    normal = float(_objective(data, variances[None])[0][0])
+    found = fit_deviating(usual[sites], 1 / weight[sites] / within**2, tau2)
+    one = np.where(sites, membership(found, usual, tau2 + 1 / weight / within**2, within=1.0), found.share)
+    m = len(data.makers)
+    wider, moved = data, np.concatenate([variances[:4], variances[4 : 4 + m], np.zeros(m)])
+    moved[1] = np.log(tau2) / 2
+    core = np.full(len(one), tau2 * within**2)
+    for _ in range(_SHARE_ROUNDS):
+        wide = (found.width * within) ** 2
+        wider = replace(data, extra=1 / ((1 - one) / core + one / (core + wide)) - core)
+        last, moved = moved, _search(wider, moved)
+        residual, weight = _residuals(wider, moved)
+        within = float(np.exp(moved[0]))
+        core = spreads(moved, len(data.makers))[1][data.maker_of_site] ** 2
+        new = fit_deviating(residual / within, 1 / weight / within**2, core / within**2, found)
+        one = membership(new, residual, core + 1 / weight, within=within)
+        settled = abs(new.share - found.share) < 1e-3 and np.abs(moved - last).max() < 1e-2
+        found = new
+        if settled:
+            break
+    chosen = np.where(one > 0.5, (found.width * within) ** 2, 0.0)
+    cost = float(_objective(replace(data, extra=chosen), moved[None])[0][0]) + choice_cost(found, one > 0.5)
+    return (wider, moved, predictive(found, one)) if 2 * (normal - cost) > GAIN else (data, variances, NONE)
+
+
+def _residuals(data: _Data, variances: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Mean of the people of each site less what is expected of its manufacturer, and the weight of the mean."""
+    coefficients = _objective(data, variances[None])[1][0][0]
+    weight, columns, value = (x[0] for x in _site_sums(data, variances[None])[:3])
+    p = columns.shape[1]
+    return (value - columns @ coefficients[:p]) / weight - coefficients[p + data.maker_of_site], weight
 
 
 def _search(data: _Data, start: FloatArray) -> FloatArray:
@@ -232,6 +299,7 @@ def _prepare(s: Statistics, scale: FloatArray | None) -> _Data:
         of_group,
         of_group[starts],
         makers,
+        np.zeros(len(starts)),
     )
 
 
@@ -274,7 +342,7 @@ def _objective(data: _Data, variances: FloatArray) -> tuple[FloatArray, tuple[Fl
         )
     _, site, maker, bend = spreads(variances, m)
     weight, columns, value, xx, xy, yy, logs = _site_sums(data, variances)
-    tau2 = site[:, data.maker_of_site] ** 2
+    tau2 = site[:, data.maker_of_site] ** 2 + data.extra
     rest = 1 / (weight + 1 / tau2)
     a = np.zeros((b, p + m, p + m))
     right = np.zeros((b, p + m))

@@ -9,6 +9,7 @@ import numpy as np
 
 from qcord.core.arrays import FloatArray
 from qcord.core.errors import ImplausibleValue, UnknownName
+from qcord.normative.deviating import Deviating, membership
 from qcord.normative.hierarchical import Hierarchy, Sites, spreads
 from qcord.normative.shape import NORMAL, Shape
 from qcord.normative.terms import Terms
@@ -91,6 +92,7 @@ class Norm:
             },
             "shape": [self.shape.middle, self.shape.width, self.shape.skew, self.shape.tail],
             "widening": self.widening,
+            "deviating": [h.deviating.share, h.deviating.width, h.deviating.doubt],
             "ages": list(self.ages),
             "card": dict(self.card),
         }
@@ -122,6 +124,7 @@ class Norm:
             np.array(content["coefficients_slope"], dtype=float).reshape(d, p + m),
             np.array(content["covariance_slope"], dtype=float).reshape(d, p + m, p + m),
             sites,
+            Deviating(*(float(v) for v in content.get("deviating", ()))),
         )
         return cls(
             Cell(*content["cell"]),
@@ -220,6 +223,21 @@ class Prediction:
     basis: "np.ndarray[tuple[int], np.dtype[np.object_]]"
 
 
+class Part(NamedTuple):
+    """Prediction for sites of one kind.
+
+    Parameters
+    ----------
+    weight : (n,) array
+        Probability that the site of each row is of this kind.
+    prediction : Prediction
+        What is expected then.
+    """
+
+    weight: FloatArray
+    prediction: Prediction
+
+
 def predict(
     norm: Norm,
     design: FloatArray,
@@ -229,7 +247,29 @@ def predict(
     manufacturer: Iterable[str],
     variance: FloatArray,
 ) -> Prediction:
-    """Predict from covariates.
+    """Predict from covariates; where sites may deviate, mean and variance of the whole.
+
+    Parameters are those of `predict_parts`.
+    """
+    first, *others = predict_parts(norm, design, age, site=site, manufacturer=manufacturer, variance=variance)
+    if not others:
+        return first.prediction
+    parts = (first, *others)
+    mean = np.asarray(sum(part.weight * part.prediction.mean for part in parts))
+    unsure2 = sum(w * (p.unsure**2 + (p.mean - mean) ** 2) for w, p in parts)
+    return replace(first.prediction, mean=mean, unsure=np.sqrt(np.asarray(unsure2)))
+
+
+def predict_parts(
+    norm: Norm,
+    design: FloatArray,
+    age: FloatArray,
+    *,
+    site: Iterable[str],
+    manufacturer: Iterable[str],
+    variance: FloatArray,
+) -> tuple[Part, ...]:
+    """Predict from covariates, one part for sites like most and, where some deviate, one for these.
 
     Parameters
     ----------
@@ -244,6 +284,25 @@ def predict(
     variance : (n,) array
         Squared standard error of the value, over the squared spread of the hierarchy; for the degrees of freedom.
     """
+    sites, makers = list(site), list(manufacturer)
+    plain, chance = _part(norm, design, age, (sites, makers), variance, width=0.0)
+    if norm.hierarchy.deviating.none:
+        return (Part(np.ones(len(design)), plain),)
+    wide, _ = _part(norm, design, age, (sites, makers), variance, width=norm.hierarchy.deviating.width)
+    return Part(1 - chance, plain), Part(chance, wide)
+
+
+def _part(
+    norm: Norm,
+    design: FloatArray,
+    age: FloatArray,
+    place_names: tuple[list[str], list[str]],
+    variance: FloatArray,
+    *,
+    width: float,
+) -> tuple[Prediction, FloatArray]:
+    """Prediction if shifts of sites are wider by some spreads of people; probability that each site deviates."""
+    site, manufacturer = place_names
     h = norm.hierarchy
     m, p, n = len(h.manufacturers), design.shape[1], len(design)
     number = {name: k for k, name in enumerate(h.manufacturers)}
@@ -259,7 +318,9 @@ def predict(
     sigma2 = sigma2 * np.exp(2 * norm.widening * (age - 50.0) / 20.0)
     known, foreign = at >= 0, maker < 0
     # what is not known of a manufacturer counts as part of the shift of the site
-    prior = tau2 + np.where(foreign, makers**2, 0.0)
+    unlike = np.where(foreign, makers**2, 0.0)
+    wide2 = (width * np.exp(h.variances[0])) ** 2
+    prior = tau2 + unlike + wide2
     # the last row stands for sites that are not known
     nothing = np.zeros((1, p))
     weight = np.append(h.sites.weight, 0.0)[at]
@@ -282,15 +343,29 @@ def predict(
     by_weight = 2 * rest**2 * weight
     slope[:, 0] += 2 * sigma2 + 2 * by_prior * prior + by_weight
     slope[:, 1] += 2 * by_prior * tau2
-    slope[:, 2] += 2 * by_prior * (prior - tau2)
+    slope[:, 2] += 2 * by_prior * unlike
     mine = np.flatnonzero(~foreign)
     slope[mine, 4 + maker[mine]] += (2 * sigma2 + by_weight)[mine]
     slope[mine, 4 + m + maker[mine]] += (2 * by_prior * tau2)[mine]
     whole = sigma2 + unsure2 + variance
     doubt = np.einsum("ni,ij,nj->n", slope, h.variances_covariance, slope)
+    doubt += (2 * by_prior * wide2) ** 2 * h.deviating.doubt
     freedom = np.clip(2 * whole**2 / np.maximum(doubt, 1e-300), 1.0, 1e6)
     basis = np.where(known, "site", np.where(foreign, "other", "manufacturer")).astype(object)
-    return Prediction(mean, np.sqrt(sigma2), np.sqrt(unsure2), freedom, basis)
+    chance = _chance(h, np.where(known, weight, 0.0), seen, value, prior)
+    return Prediction(mean, np.sqrt(sigma2), np.sqrt(unsure2), freedom, basis), chance
+
+
+def _chance(h: Hierarchy, weight: FloatArray, seen: FloatArray, value: FloatArray, prior: FloatArray) -> FloatArray:
+    """Probability that the site of each row deviates, from weighted sums of its people; the share where it has none."""
+    chance = np.full(len(weight), h.deviating.share)
+    known = np.flatnonzero(weight > 0)
+    if known.size and not h.deviating.none:
+        own = seen[known] / weight[known, None]
+        residual = value[known] / weight[known] - own @ h.coefficients
+        variance = prior[known] + 1 / weight[known] + np.einsum("ni,ij,nj->n", own, h.covariance, own)
+        chance[known] = membership(h.deviating, residual, variance, within=float(np.exp(h.variances[0])))
+    return chance
 
 
 def with_card(norm: Norm, **entries: Any) -> Norm:

@@ -9,7 +9,7 @@ from scipy import special, stats
 from qcord.core.arrays import FloatArray
 from qcord.core.errors import ExtrapolationWarning
 from qcord.normative.fit import CELL
-from qcord.normative.norm import Cell, Norm, Norms, predict
+from qcord.normative.norm import Cell, Norm, Norms, Part, Prediction, predict_parts
 from qcord.normative.protocols import deviations
 from qcord.normative.shape import blurred_score
 from qcord.normative.statistics import UNKNOWN, rows, text
@@ -20,6 +20,8 @@ COLUMNS = ("z", "z_low", "z_high", "centile", "expected", "expected_sd", "basis"
 
 SIDE = 1.959963984540054
 """Standard normal number beyond which 2.5 % lie."""
+
+_HALVINGS = 50
 
 REACH = 5.0
 """Years beyond the ages of a norm from which on a value is extrapolated."""
@@ -91,12 +93,13 @@ def _score(norm: Norm, part: pd.DataFrame) -> "dict[str, np.ndarray[tuple[int], 
     named = text(part, "site")[data.place] != UNKNOWN
     site = np.where(named, data.site, "")
     variance = data.variance / h.spread**2
-    p = predict(norm, data.design, data.age, site=site, manufacturer=data.manufacturer, variance=variance)
-    gap = (data.value - h.centre) / h.spread - p.mean
-    blur2 = p.unsure**2 + variance
-    z = small_sample(blurred_score(norm.shape, gap / p.people, np.sqrt(blur2) / p.people), p.freedom)
-    whole = p.people**2 + blur2
-    half = SIDE * np.sqrt(blur2 / whole + z * z / (2 * p.freedom))
+    parts = predict_parts(norm, data.design, data.age, site=site, manufacturer=data.manufacturer, variance=variance)
+    value = (data.value - h.centre) / h.spread
+    z = _mixed([w for w, _ in parts], [_number(norm, p, value - p.mean, variance) for _, p in parts])
+    doubt2 = sum(w * (p.unsure**2 + variance) / (p.people**2 + p.unsure**2 + variance) for w, p in parts)
+    p = parts[0].prediction
+    half = SIDE * np.sqrt(doubt2 + z * z / (2 * p.freedom))
+    expected = np.asarray(sum(w * p.mean for w, p in parts))
     young, old = norm.ages
     beyond = (data.age < young - REACH) | (data.age > old + REACH)
     note = np.where(beyond, f"age outside {young:g} to {old:g} years", "").astype(object)
@@ -107,13 +110,48 @@ def _score(norm: Norm, part: pd.DataFrame) -> "dict[str, np.ndarray[tuple[int], 
         "z_low": z - half,
         "z_high": z + half,
         "centile": 100 * special.ndtr(z),
-        "expected": h.centre + h.spread * p.mean,
-        "expected_sd": h.spread * np.sqrt((p.people * norm.shape.half_width) ** 2 + p.unsure**2),
+        "expected": h.centre + h.spread * expected,
+        "expected_sd": h.spread * _half_width(norm, parts),
         "basis": p.basis,
         "note": note,
     }
     back = np.argsort(data.place)
     return {name: values[back] for name, values in columns.items()}
+
+
+def _number(norm: Norm, p: Prediction, gap: FloatArray, variance: FloatArray) -> FloatArray:
+    """Standard normal number of the rank of a value whose distance from what is expected is ``gap``."""
+    blur = np.sqrt(p.unsure**2 + variance)
+    return small_sample(blurred_score(norm.shape, gap / p.people, blur / p.people), p.freedom)
+
+
+def _mixed(weights: list[FloatArray], numbers: list[FloatArray]) -> FloatArray:
+    """Standard normal number of the rank among all, from the ranks among each part of them."""
+    if len(numbers) == 1:
+        return numbers[0]
+    with np.errstate(divide="ignore"):
+        shares = np.log(np.array(weights))
+    below = special.logsumexp(shares + special.log_ndtr(np.array(numbers)), axis=0)
+    above = special.logsumexp(shares + special.log_ndtr(-np.array(numbers)), axis=0)
+    return np.asarray(np.where(below < above, special.ndtri_exp(below), -special.ndtri_exp(above)))
+
+
+def _half_width(norm: Norm, parts: tuple[Part, ...]) -> FloatArray:
+    """Half the range of the middle 68 % of people, in units of ``hierarchy.spread``."""
+    spread = np.array([np.sqrt((p.people * norm.shape.half_width) ** 2 + p.unsure**2) for _, p in parts])
+    if len(parts) == 1:
+        return np.asarray(spread[0])
+    weight, mean = np.array([w for w, _ in parts]), np.array([p.mean for _, p in parts])
+
+    def place(share: float) -> FloatArray:
+        low, high = (mean - 2 * spread).min(axis=0), (mean + 2 * spread).max(axis=0)
+        for _ in range(_HALVINGS):
+            middle = (low + high) / 2
+            under = (weight * special.ndtr((middle - mean) / spread)).sum(axis=0) < share
+            low, high = np.where(under, middle, low), np.where(under, high, middle)
+        return np.asarray((low + high) / 2)
+
+    return (place(float(special.ndtr(1.0))) - place(float(special.ndtr(-1.0)))) / 2
 
 
 def small_sample(z: FloatArray, freedom: FloatArray) -> FloatArray:
