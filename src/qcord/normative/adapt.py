@@ -9,7 +9,8 @@ import pandas as pd
 from qcord.core.arrays import FloatArray
 from qcord.core.errors import ImplausibleValue, SetApartWarning
 from qcord.normative.fit import CELL
-from qcord.normative.hierarchical import Sites, spreads
+from qcord.normative.hierarchical import spreads
+from qcord.normative.hierarchy import Sites
 from qcord.normative.norm import Cell, Norm, Norms, with_card
 from qcord.normative.protocols import parted
 from qcord.normative.shape import weights

@@ -32,6 +32,7 @@ from qcord.normative.deviating import (
     membership,
     predictive,
 )
+from qcord.normative.hierarchy import Hierarchy, Sites
 from qcord.normative.statistics import Statistics
 from qcord.normative.terms import Terms
 
@@ -56,69 +57,6 @@ _ROUNDS, _LONGEST, _SETTLED = 40, 1.5, 1e-8
 _SHARE_ROUNDS = 12
 _LENGTHS = np.array([1.0, 0.5, 0.2, 0.05, 0.01])
 _CHUNK = 4_000_000
-
-
-@dataclass(frozen=True, eq=False)
-class Sites:
-    """Weighted sums of each site, at the estimates.
-
-    Parameters
-    ----------
-    name, manufacturer : (s,) tuple of str
-        Sites.
-    count : (s,) array
-        People.
-    weight : (s,) array
-        Sum of the weights of its people.
-    columns : (s, p) array
-        Weighted sum of the columns of the design.
-    value : (s,) array
-        Weighted sum of the values.
-    """
-
-    name: tuple[str, ...]
-    manufacturer: tuple[str, ...]
-    count: FloatArray
-    weight: FloatArray
-    columns: FloatArray
-    value: FloatArray
-
-
-@dataclass(frozen=True, eq=False)
-class Hierarchy:
-    """Estimates with errors; values are in units of ``spread`` about ``centre``.
-
-    Parameters
-    ----------
-    centre, spread : float
-        Mean and standard deviation of all values, in their unit.
-    manufacturers : (m,) tuple of str
-        Those with people.
-    variances : (d,) array
-        Logarithms of spreads: `within`, `site`, `manufacturer`, `smooth`, then each manufacturer's within and site.
-    variances_covariance : (d, d) array
-        Their covariance.
-    coefficients, covariance : (p + m,), (p + m, p + m) array
-        Effects of the columns and shifts of the manufacturers.
-    coefficients_slope, covariance_slope : (d, p + m), (d, p + m, p + m) array
-        How both change with the variances.
-    sites : Sites
-        What is known of each site.
-    deviating : Deviating
-        Share of sites whose shifts are wider, and how much.
-    """
-
-    centre: float
-    spread: float
-    manufacturers: tuple[str, ...]
-    variances: FloatArray
-    variances_covariance: FloatArray
-    coefficients: FloatArray
-    covariance: FloatArray
-    coefficients_slope: FloatArray
-    covariance_slope: FloatArray
-    sites: Sites
-    deviating: Deviating = NONE
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,8 @@ import numpy as np
 from qcord.core.arrays import FloatArray
 from qcord.core.errors import ImplausibleValue, UnknownName
 from qcord.normative.deviating import Deviating, membership
-from qcord.normative.hierarchical import Hierarchy, Sites, spreads
+from qcord.normative.hierarchical import spreads
+from qcord.normative.hierarchy import Hierarchy, Sites
 from qcord.normative.shape import NORMAL, Shape
 from qcord.normative.terms import Terms
 
