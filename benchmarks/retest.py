@@ -1,7 +1,8 @@
 """Variation within people from repeated sessions, beside the published one, and the limits that follow.
 
-Run ``python benchmarks/retest.py [table] [possible] [sessions] [cohort] [simulation]``; the tables are looked for in
-QCORD_TEST_DATA. ``table`` compares the 11 sessions of three people with the published study of six; ``possible`` says
+Run ``python benchmarks/retest.py [limits] [table] [possible] [sessions] [cohort] [simulation]``; the tables are looked
+for in QCORD_TEST_DATA. ``limits`` are those used without sessions of one's own, beside the published ones; ``table``
+compares the 11 sessions of three people with the published study of six; ``possible`` says
 whether any weighting of the three could agree with it; ``sessions`` names those that carry the variation; ``cohort``
 is the area of 463 people over several waves; ``simulation`` says how often the chances of so few sessions alone lead to
 a ratio within 20 %.
@@ -22,14 +23,39 @@ from qcord.normative.retest import deviations, repeatabilities, repeatability
 FREE_WATER = 3.1e-3  # mm2/s, at 37 degrees
 COHORT_SD, COHORT_SLOPE = 1.70, -0.20  # mm2, mm2/year: longitudinal T1w area at C2-C3 of DLBS, as published
 
+LIMITS = {  # percent: 1.96 sqrt(2) of the variation within people of the published study of six
+    ("area T2w", "spinal cord"): 6.4,
+    ("area T1w", "spinal cord"): 12.5,
+    ("FA", "white matter"): 10.8,
+    ("MTR", "white matter"): 14.1,
+    ("MTsat", "white matter"): 21.9,
+    ("T1", "white matter"): 19.1,
+    ("MD", "white matter"): 25.0,
+    ("RD", "white matter"): 25.0,
+}
+
 
 def main() -> None:
-    wanted = sys.argv[1:] or ["table", "possible", "sessions", "cohort", "simulation"]
-    jobs = {"table": table, "possible": possible, "sessions": sessions, "cohort": cohort, "simulation": simulation}
+    jobs = {
+        "limits": limits,
+        "table": table,
+        "possible": possible,
+        "sessions": sessions,
+        "cohort": cohort,
+        "simulation": simulation,
+    }
+    wanted = sys.argv[1:] or list(jobs)
     for name, job in jobs.items():
         if name in wanted:
             print(f"\n{name}")
             job()
+
+
+def limits() -> None:
+    """Smallest change that is one, in percent of a person's mean, by the variation that the package holds."""
+    for (metric, region), known in LIMITS.items():
+        limit = minimal_detectable_change(within_person(metric, region).at(100.0))
+        print(f"{metric} {region}: {limit.value:.1f} %; published {known}; ratio {limit.value / known:.2f}")
 
 
 def table() -> None:
