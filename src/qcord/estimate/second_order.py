@@ -16,6 +16,9 @@ STEP = 0.1
 STEEPEST = 1.0
 """Relative change of a standard error over one standard error up to which intervals follow it: all of itself."""
 
+STEEPEST_ROOT = 0.3
+"""The same for roots: as a root nears zero its first-order error grows without limit, and is too large as it is."""
+
 _NOTHING = 1e-200
 _LIMIT = 1.959963984540054
 """95 % of standard normal numbers are smaller in size."""

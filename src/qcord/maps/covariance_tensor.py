@@ -15,7 +15,7 @@ from qcord.estimate.blocks import Output, noise_map, run_blocks
 from qcord.estimate.fit import as_fit
 from qcord.estimate.jacobian import complex_step
 from qcord.estimate.log_linear import LogDesign, LogLinear, fit_log_linear, prepare
-from qcord.estimate.second_order import STEEPEST, bends, errors
+from qcord.estimate.second_order import STEEPEST, STEEPEST_ROOT, bends, errors
 from qcord.estimate.voxelwise import lower_root, multiply
 from qcord.maps.log_linear_maps import LOWEST_SNR
 from qcord.maps.tensor import METHODS
@@ -37,10 +37,6 @@ UNITS = {"S0": "1", **INVARIANTS, "tensor": "mm2/s", "covariance": "mm4/s2"}
 """Maps, with their units."""
 
 _MANY = 1 / 3
-_STEEPEST_ROOT = 0.3
-"""Of roots (see `qcord.estimate.second_order.errors`): as a root nears zero its first-order error grows without limit,
-and is too large without being widened."""
-
 _COUNT = np.array([1.0, 1.0, 1.0, 2.0, 2.0, 2.0])[:, None]
 
 
@@ -202,7 +198,7 @@ def _root(square: FloatArray, slope: FloatArray, bend: FloatArray, shift: FloatA
     """Root of a value."""
     value = np.sqrt(square)
     bend = bend / (2 * value) - slope[:, None] * slope / (4 * value**3)
-    return _estimate(value, slope / (2 * value), bend, shift / (2 * value), _STEEPEST_ROOT)
+    return _estimate(value, slope / (2 * value), bend, shift / (2 * value), STEEPEST_ROOT)
 
 
 def _flags(finite: AnyArray, fit: LogLinear, estimates: Mapping[str, Estimate]) -> AnyArray:

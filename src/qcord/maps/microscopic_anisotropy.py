@@ -16,6 +16,7 @@ from qcord.core.series import Series
 from qcord.estimate.fit import fit as fit_nonlinear
 from qcord.estimate.jacobian import complex_step
 from qcord.estimate.propagate import independent_errors
+from qcord.estimate.second_order import STEEPEST_ROOT, errors
 from qcord.maps.log_linear_maps import LOWEST_SNR
 from qcord.maps.mtr import take_noise
 from qcord.maps.powder import averaged_protocol, powder_average, scatter
@@ -145,7 +146,10 @@ def _merge(fit: Fit, tensor: Fit, noise: tuple[BoolArray, BoolArray], step: Step
     maps["FA"], std["FA"], bias["FA"] = (m["FA"].data.astype(float) for m in (tensor.maps, tensor.std, tensor.bias))
     with np.errstate(all="ignore"):
         # second differences would step over the root of a negative number
-        bias["muFA"] = bias["C_mu"] / (2 * maps["muFA"]) - std["C_mu"] ** 2 / (8 * maps["muFA"] ** 3)
+        slope = std["C_mu"] / (2 * maps["muFA"])
+        bend = -(slope**2) / maps["muFA"]
+        std["muFA"] = errors(slope[None], bend[None, None], STEEPEST_ROOT)[0]
+        bias["muFA"] = bias["C_mu"] / (2 * maps["muFA"]) + bend / 2
         maps["OP"], std["OP"], bias["OP"] = _order(*(np.stack([m["FA"], m["MK_A"]]) for m in (maps, std, bias)))
     flag = np.array(fit.flag.data)
     usable = np.isin(flag, [Flag.OK, Flag.AT_BOUND, Flag.NOT_CONVERGED])
