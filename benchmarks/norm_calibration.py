@@ -159,7 +159,11 @@ def compression() -> None:
 
 
 def lifespan() -> None:
-    """Cord area at C2 and C3 of five cohorts, with the published bands of a sixth; contrasts as manufacturers."""
+    """Cord area at C2 and C3 of five cohorts, with the published bands of a sixth.
+
+    One cohort alone is T2w, so that contrast and cohort cannot be told apart: judged are contrasts as manufacturers and
+    cohorts as manufacturers, and one kind for all, of places in cohorts and of cohorts as a whole.
+    """
     table = norm_tables.lifespan().observations
     table = table[table["metric"].isin(["area T1w", "area T2w"]) & table["level"].isin(["C2", "C3"])]
     table = table[(table["pathology"] == "HC") & (table["age"] >= 18)]
@@ -168,11 +172,29 @@ def lifespan() -> None:
     table["cohort"] = np.where(table["manufacturer"] == "T2w", "spine-generic", names)
     keys = ["participant_id", "session_id", "site", "cohort", "manufacturer", *CELL, "unit", "pathology", "age", "sex"]
     table = table.groupby(keys, dropna=False, as_index=False)["value"].mean()
-    bands = norm_tables.published("BLSA", "T1w")
+    slopes(fit_norm(table, summaries=sixth("T1w")))
+    ways = {
+        "contrasts as manufacturers": (table, "T1w"),
+        "cohorts as manufacturers": (table.assign(manufacturer=table["cohort"]), "BLSA"),
+        "one kind, places": (table.assign(manufacturer="any"), "any"),
+        "one kind, cohorts": (table.assign(manufacturer="any", site=table["cohort"]), "any"),
+    }
+    for what, (people, kind) in ways.items():
+        scored = left_out(people, "cohort", summaries=sixth(kind))
+        print(f"\n{what}")
+        print(pd.DataFrame({k: summary(g) for k, g in scored.groupby("kind")}).T.round(3).to_string())
+        print(pd.DataFrame({k: summary(g) for k, g in scored.groupby(["cohort", "kind"])}).T.round(2).to_string())
+
+
+def sixth(kind: str) -> Statistics:
+    """Published bands of a cohort of which no rows are at hand, as of a manufacturer."""
+    bands = norm_tables.published("BLSA", kind)
     bands = bands[(bands["metric"] == "area") & bands["level"].isin(["C2", "C3"])]
     bands = bands.groupby(["site", "manufacturer", "age", "sex"], as_index=False)[["count", "mean", "sd"]].mean()
-    sixth = from_summaries(bands)
-    norm = fit_norm(table, summaries=sixth)
+    return from_summaries(bands)
+
+
+def slopes(norm: Norm) -> None:
     h = norm.hierarchy
     error = np.sqrt(np.diag(h.covariance)) * h.spread
     effects = h.coefficients * h.spread
@@ -181,9 +203,6 @@ def lifespan() -> None:
     print(f"male - female {effects[at['male']]:.2f} +- {error[at['male']]:.2f} mm2 (published 2.80 to 4.7)")
     slope, doubt = effects[at["age"]] / 20, error[at["age"]] / 20
     print(f"age {slope:.4f} +- {doubt:.4f} mm2/year (published -.144 to -.057)")
-    scored = left_out(table, "cohort", summaries=sixth)
-    print(pd.DataFrame({k: summary(g) for k, g in scored.groupby("kind")}).T.round(3).to_string())
-    print(pd.DataFrame({k: summary(g) for k, g in scored.groupby(["cohort", "kind"])}).T.round(2).to_string())
 
 
 def simulated() -> None:
