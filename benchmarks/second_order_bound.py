@@ -48,10 +48,7 @@ def second_order_bound(model: SignalModel, snr: float) -> dict[str, float]:
     # covariance of the second scores less what the first explain
     scores = eye[np.ix_(i, i)] * eye[np.ix_(j, j)] + eye[np.ix_(i, j)] * eye[np.ix_(j, i)]
     scores += np.einsum("pn,qn->pq", across[i, j], across[i, j])
-    wanted: dict[str, Callable[[FloatArray], FloatArray]] = {
-        p.name: lambda x, k=k: np.asarray(x)[..., k]  # type: ignore[misc]
-        for k, p in enumerate(model.free)
-    }
+    wanted: dict[str, Callable[[FloatArray], FloatArray]] = {p.name: component(k) for k, p in enumerate(model.free)}
     wanted |= {d.name: d.formula for d in model.derived}
     found = {}
     for name, function in wanted.items():
@@ -61,11 +58,18 @@ def second_order_bound(model: SignalModel, snr: float) -> dict[str, float]:
     return found
 
 
+def component(k: int) -> Callable[[FloatArray], FloatArray]:
+    return lambda theta: np.asarray(theta)[..., k]
+
+
 def slopes(
     function: Callable[[FloatArray], FloatArray], theta: FloatArray, axes: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
     """First (k, ...) and second (k, k, ...) derivatives along the axes."""
-    f = lambda x: np.asarray(function(x), dtype=float)  # noqa: E731
+
+    def f(x: FloatArray) -> FloatArray:
+        return np.asarray(function(x), dtype=float)
+
     steps = STEP * axes
     first = np.stack([(f(theta + s) - f(theta - s)) / (2 * STEP) for s in steps])
     second = [[f(theta + a + b) - f(theta + a - b) - f(theta - a + b) + f(theta - a - b) for b in steps] for a in steps]
