@@ -11,7 +11,7 @@ elsewhere the bias is what the table is for.
   undetermined, and no penalty in the fit (the T2 spectrum has one).
 - as written: expected error of the map below a fifth of the standard deviation, fits at no bound; by standard
   deviations.
-- less its stated bias: the same of the map less its bias.
+- less its stated bias: the same of the map less its bias. This is the one that counts: the others say why a row misses.
 - all rows, for coverage.
 
 An estimator whose spread lies below the bound is not unbiased, though its error here may be small: the bound holds for
