@@ -13,7 +13,8 @@ from qcord.estimate.simulate import simulate
 from qcord.maps.fit import fit
 from qcord.maps.myelin_water import myelin_water
 from qcord.maps.recipe import recipe
-from qcord.maps.t2_spectrum import make_dictionary, spectrum
+from qcord.maps.t2_spectrum import find_angle, make_dictionary, spectrum
+from qcord.maps.t2_spectrum_errors import penalty_response, spread_of_sum
 from qcord.models.myelin_water import MYELIN_WATER
 
 TRAIN = MYELIN_WATER.example()
@@ -184,3 +185,24 @@ def test_by_name_recipe_and_refusals():
         myelin_water(series.take(np.arange(8)))
     plain = Protocol({"EchoTime": TRAIN["EchoTime"]})
     assert "myelin-water" not in {p.model for p in recipe([series_of(series.data.reshape(3, 32), plain)])}
+
+
+def test_penalty_moves_with_the_noise_as_its_derivatives_say():
+    theta = tissue(20, 4)
+    clean = simulate(MYELIN_WATER, theta, TRAIN)
+    measured = clean / clean.max() + 0.01 * np.random.default_rng(5).standard_normal(clean.shape)
+    dictionary = make_dictionary(TRAIN)
+    level = find_angle(dictionary, measured, np.full(20, 140))
+    found = spectrum(dictionary, measured, level)
+    share = (found.amplitudes > 0).astype(float)
+    still = (np.zeros_like(measured), np.zeros_like(measured))
+    predicted = spread_of_sum(
+        dictionary, found, np.ones_like(share), share, (still, penalty_response(dictionary, found, share))
+    )
+    step = 2e-5 * np.eye(measured.shape[1])
+    slopes = [
+        (spectrum(dictionary, measured + s, level).amplitudes - spectrum(dictionary, measured - s, level).amplitudes)
+        for s in step
+    ]
+    direct = np.sqrt(((np.array(slopes).sum(axis=-1) / 4e-5) ** 2).sum(axis=0))
+    assert np.median(np.abs(predicted / direct - 1)) < 0.02

@@ -30,7 +30,7 @@ from qcord.maps.t2_spectrum import (
     solve_amplitudes,
     spectrum,
 )
-from qcord.maps.t2_spectrum_errors import angle_response, chances, efficiency_errors, spread_of_sum
+from qcord.maps.t2_spectrum_errors import angle_response, chances, efficiency_errors, penalty_response, spread_of_sum
 from qcord.models.myelin_water import MYELIN_WATER, require_echo_train
 
 CUTOFF, LONGEST = 0.04, 0.2
@@ -77,12 +77,11 @@ def myelin_water(
     -------
     Fit
         MWF (amplitudes below 40 ms over all), T2ie (geometric mean from 40 to 200 ms) [s], S0, RefocusingAngle [deg]
-        and Efficiency. Standard errors are those of small changes of the measurements at the penalty that was found,
-        with the error of the angle. In those of S0 and T2ie an amplitude counts by the chance that noise leaves it
-        above zero, in that of MWF if it was found to be. Where no myelin water is found it is that of a little of it,
-        and the voxel is flagged. Efficiency alone has a bias map. The bias that penalty and positivity leave in the
-        others depends on the true spectrum, which is not known (from the spectrum that was found even its sign comes
-        out wrong); benchmarks/myelin.py shows it.
+        and Efficiency. Standard errors are those of small changes of the measurements, which angle and penalty
+        follow; an amplitude counts by the chance that noise leaves it above zero. Where no myelin water is found its
+        error is that of a little of it, and the voxel is flagged. Efficiency alone has a bias map. The bias that
+        penalty and positivity leave in the others depends on the true spectrum, which is not known (from the spectrum
+        that was found even its sign comes out wrong); benchmarks/myelin.py shows it.
 
     Raises
     ------
@@ -218,16 +217,17 @@ def _values(
             "T2ie": long[:, None] * middle * (logs - mean_log[:, None]) / tissue[:, None],
         }
         angle = angle_response(dictionary, found)
-        chance = chances(dictionary, found, noise)
-        inside = (x > 0) | (short & (fraction == 0)[:, None])  # the error of none is that of a little
-        shares: dict[str, AnyArray] = {"S0": chance, "MWF": inside, "T2ie": chance}
+        share = chances(dictionary, found, noise)
+        penalty = penalty_response(dictionary, found, share)
+        little = np.where(short & (fraction == 0)[:, None], 1.0, share)  # the error of none is that of a little
+        shares = {"S0": share, "MWF": little, "T2ie": share}
         spread: dict[str, FloatArray] = {
-            name: noise * spread_of_sum(dictionary, found, w, shares[name], angle) for name, w in weights.items()
+            name: noise * spread_of_sum(dictionary, found, w, shares[name], (angle, penalty))
+            for name, w in weights.items()
         }
-        angle_error = noise * np.sqrt((angle[1] ** 2).sum(axis=1))
         per_angle = np.sqrt(efficiency * (1 - efficiency)) * np.pi / 180
-        efficiency_error, bias = efficiency_errors(dictionary, found, angle[1], noise)
-        spread |= {"Efficiency": efficiency_error, "RefocusingAngle": np.asarray(angle_error / per_angle)}
+        first, error, bias = efficiency_errors(dictionary, found, noise)
+        spread |= {"Efficiency": error, "RefocusingAngle": np.asarray(first / per_angle)}
         values: dict[str, FloatArray] = {"S0": total, "MWF": fraction, "T2ie": long}
         values |= {"Efficiency": efficiency, "RefocusingAngle": dictionary.angles[level]}
         return values, spread, bias

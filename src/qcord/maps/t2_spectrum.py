@@ -27,10 +27,12 @@ _SEARCH = (1e-2, 1e-3, 1e-4, 1e-4, 1e-5, FREE_PENALTY, FREE_PENALTY)
 REFINE = (1e-4, FREE_PENALTY)
 """Penalties of the rounds that find the angle from a table, and from a good guess."""
 
+PENALTIES = (FREE_PENALTY, 1.0)
+"""Range of the penalty."""
+
 MIDDLE_PENALTY = 1e-3
 """Penalty of about the size that is found at signal-to-noise ratios of 100 to 200."""
 
-_PENALTIES = (FREE_PENALTY, 1.0)
 _SECANTS = 5
 
 
@@ -151,7 +153,7 @@ def _penalised(
     rise: float,
 ) -> Spectrum:
     """Spectra whose squared residuals lie ``rise`` above the least, by secants in the logarithms of both."""
-    low, high = np.log(_PENALTIES)
+    low, high = np.log(PENALTIES)
     floor = (least[1] ** 2).sum(axis=1)
     goal = np.log(rise)
     x = np.full(len(measured), np.log(MIDDLE_PENALTY))

@@ -6,13 +6,18 @@ from scipy import special
 from qcord.core.arrays import AnyArray, BoolArray, FloatArray
 from qcord.estimate.non_negative import active_gram
 from qcord.estimate.second_order import errors
-from qcord.maps.t2_spectrum import FREE_PENALTY, Dictionary, Spectrum, angle_slope, angle_turn
+from qcord.maps.t2_spectrum import FREE_PENALTY, PENALTIES, Dictionary, Spectrum, angle_slope, angle_turn
 
 _ROUNDS = 5
 """Rounds that make chances and errors of amplitudes agree, to a thirtieth."""
 
 _STEP = 4
 """Angles, by their place in the dictionary, over which the error of the efficiency is followed: 2 degrees."""
+
+
+_SLOWEST = 1.0
+"""Least change of the logarithm of the excess of squared residuals with that of the penalty, which it follows as its
+square where it is small: where amplitudes hardly follow either, first derivatives would let the penalty run away."""
 
 
 def chances(dictionary: Dictionary, found: Spectrum, noise: FloatArray) -> FloatArray:
@@ -37,9 +42,35 @@ def chances(dictionary: Dictionary, found: Spectrum, noise: FloatArray) -> Float
 def angle_response(dictionary: Dictionary, found: Spectrum) -> tuple[FloatArray, FloatArray]:
     """Change (v, n) of the echoes with the refocusing efficiency, and of the efficiency with the measurements.
 
-    The angle is found without a penalty, and so its change is.
+    The angle is found without a penalty, and so its change is; but with the amplitudes that are above zero with one,
+    of which there are more. So the bias that the penalty leaves in sums of amplitudes is covered in part.
     """
-    return angle_slope(dictionary, found.level, found.amplitudes), _turn_at(dictionary, found, 0)
+    return angle_slope(dictionary, found.level, found.amplitudes), _turn_at(dictionary, found, found.amplitudes, 0)
+
+
+def penalty_response(
+    dictionary: Dictionary, found: Spectrum, share: FloatArray | BoolArray
+) -> tuple[FloatArray, FloatArray]:
+    """Change (v, j) of the amplitudes with the logarithm of the penalty, and (v, n) of that with the measurements.
+
+    The penalty is the one whose squared residuals lie a given part above their least, so noise moves it: by the
+    derivatives of both with respect to the measurements, the amplitudes following by their shares. At either end of its
+    range it stays.
+    """
+    basis, project, mu = dictionary.compressed[found.level], dictionary.project[found.level], found.penalty[:, None]
+    back = np.swapaxes(project, 1, 2)
+    inner = _times(project, found.residual)
+    left = mu * np.linalg.solve(active_gram(basis, share, found.penalty), inner[..., None])[..., 0]
+    least = found.residual + _times(back, _times(basis, found.amplitudes - found.least))
+    least_square = (least**2).sum(axis=1)
+    excess = (found.residual**2).sum(axis=1) - least_square
+    grade = np.maximum((inner * (inner - left)).sum(axis=1), _SLOWEST / 2 * excess)
+    with np.errstate(all="ignore"):
+        change = (1 + excess / least_square)[:, None] * least - found.residual - _times(back, left - inner)
+        change = change / grade[:, None]
+    moves = (found.penalty > PENALTIES[0]) & (found.penalty < PENALTIES[1]) & np.isfinite(change).all(axis=1)
+    fall = share * _times(np.swapaxes(basis, 1, 2), -left) / mu
+    return fall, np.where(moves[:, None], change, 0.0)
 
 
 def spread_of_sum(
@@ -47,7 +78,7 @@ def spread_of_sum(
     found: Spectrum,
     weights: FloatArray,
     share: FloatArray | BoolArray,
-    angle: tuple[FloatArray, FloatArray],
+    responses: tuple[tuple[FloatArray, FloatArray], tuple[FloatArray, FloatArray]],
 ) -> FloatArray:
     """Length (v,) of the derivative, with respect to the measurements, of amplitudes summed with weights (v, j).
 
@@ -56,45 +87,53 @@ def spread_of_sum(
     dictionary : Dictionary
         Echo trains.
     found : Spectrum
-        Spectra, whose penalty stays.
+        Spectra.
     weights : (v, j) array
         Derivatives of a value with respect to the amplitudes; NaN counts as zero.
     share : (v, j) array
         Part of each amplitude that follows the measurements.
-    angle : two (v, n) arrays
-        See `angle_response`.
+    responses : two pairs of arrays
+        See `angle_response` and `penalty_response`.
     """
+    angle, penalty = responses
     basis, project = dictionary.compressed[found.level], dictionary.project[found.level]
-    pull = _times(basis, np.nan_to_num(weights) * share)
+    known = np.nan_to_num(weights)
+    pull = _times(basis, known * share)
     inner = np.linalg.solve(active_gram(basis, share, found.penalty), pull[..., None])[..., 0]
     direct = _times(np.swapaxes(project, 1, 2), inner)
     through = direct - (direct * angle[0]).sum(axis=1, keepdims=True) * angle[1]
+    through = through + (known * penalty[0]).sum(axis=1, keepdims=True) * penalty[1]
     return np.asarray(np.sqrt((through**2).sum(axis=1)))
 
 
 def efficiency_errors(
-    dictionary: Dictionary, found: Spectrum, turn: FloatArray, noise: FloatArray
-) -> tuple[FloatArray, FloatArray]:
-    """Standard error and bias (v,) of the refocusing efficiency, from its change (v, n) with the measurements.
+    dictionary: Dictionary, found: Spectrum, noise: FloatArray
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Standard error (v,) of the refocusing efficiency to first order, then error and bias to second order.
 
     The echoes tell high efficiencies better than low ones: the error changes along the estimate, and the bias follows
     from that (see `qcord.estimate.second_order.errors`).
     """
-    std = noise * np.sqrt((turn**2).sum(axis=1))
-    low, high = (np.sqrt((_turn_at(dictionary, found, step) ** 2).sum(axis=1)) for step in (-_STEP, _STEP))
+    low, std, high = (
+        noise * np.sqrt((_turn_at(dictionary, found, found.least, step) ** 2).sum(axis=1))
+        for step in (-_STEP, 0, _STEP)
+    )
     apart = dictionary.efficiency[_place(dictionary, found, _STEP)]
     apart = apart - dictionary.efficiency[_place(dictionary, found, -_STEP)]
     with np.errstate(all="ignore"):
         growth = np.log(high / low) / apart
     bend = np.where(np.isfinite(growth), growth, 0.0) * std**2
-    return errors(std[None], bend[None, None])
+    return np.asarray(std), *errors(std[None], bend[None, None])
 
 
-def _turn_at(dictionary: Dictionary, found: Spectrum, step: int) -> FloatArray:
-    """Change (v, n) of the efficiency with the measurements, for the same spectra at angles so many places off."""
+def _turn_at(dictionary: Dictionary, found: Spectrum, amplitudes: FloatArray, step: int) -> FloatArray:
+    """Change (v, n) of the efficiency with the measurements, for the same spectra at angles so many places off.
+
+    The amplitudes (v, j) above zero follow.
+    """
     level = _place(dictionary, found, step)
     free = np.full(len(level), FREE_PENALTY)
-    return angle_turn(dictionary, level, found.amplitudes, free, angle_slope(dictionary, level, found.least))
+    return angle_turn(dictionary, level, amplitudes, free, angle_slope(dictionary, level, found.least))
 
 
 def _place(dictionary: Dictionary, found: Spectrum, step: int) -> AnyArray:
