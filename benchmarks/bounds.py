@@ -16,7 +16,7 @@ elsewhere the bias is what the table is for.
 
 An estimator whose spread lies below the bound is not unbiased, though its error here may be small: the bound holds for
 any whose expected value follows the truth. One above it may still be the best there is: see
-``benchmarks/second_order_bound.py``.
+``benchmarks/least_spread.py``.
 """
 
 import sys

@@ -195,7 +195,7 @@ def test_penalty_moves_with_the_noise_as_its_derivatives_say():
     level = find_angle(dictionary, measured, np.full(20, 140))
     found = spectrum(dictionary, measured, level)
     share = (found.amplitudes > 0).astype(float)
-    still = (np.zeros_like(measured), np.zeros_like(measured))
+    still = np.zeros_like(measured)
     predicted = spread_of_sum(
         dictionary, found, np.ones_like(share), share, (still, penalty_response(dictionary, found, share))
     )

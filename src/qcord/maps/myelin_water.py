@@ -30,7 +30,14 @@ from qcord.maps.t2_spectrum import (
     solve_amplitudes,
     spectrum,
 )
-from qcord.maps.t2_spectrum_errors import angle_response, chances, efficiency_errors, penalty_response, spread_of_sum
+from qcord.maps.t2_spectrum_errors import (
+    angle_response,
+    chances,
+    efficiency_errors,
+    penalty_response,
+    spread_of_sum,
+    unpenalised,
+)
 from qcord.models.myelin_water import MYELIN_WATER, require_echo_train
 
 CUTOFF, LONGEST = 0.04, 0.2
@@ -216,7 +223,9 @@ def _values(
             "MWF": (short - fraction[:, None]) / total[:, None],
             "T2ie": long[:, None] * middle * (logs - mean_log[:, None]) / tissue[:, None],
         }
-        angle = angle_response(dictionary, found)
+        free = unpenalised(dictionary, found)
+        free_share = chances(dictionary, free, noise)
+        angle = angle_response(dictionary, free, free_share)
         share = chances(dictionary, found, noise)
         penalty = penalty_response(dictionary, found, share)
         little = np.where(short & (fraction == 0)[:, None], 1.0, share)  # the error of none is that of a little
@@ -226,7 +235,7 @@ def _values(
             for name, w in weights.items()
         }
         per_angle = np.sqrt(efficiency * (1 - efficiency)) * np.pi / 180
-        first, error, bias = efficiency_errors(dictionary, found, noise)
+        first, error, bias = efficiency_errors(dictionary, free, free_share, noise)
         spread |= {"Efficiency": error, "RefocusingAngle": np.asarray(first / per_angle)}
         values: dict[str, FloatArray] = {"S0": total, "MWF": fraction, "T2ie": long}
         values |= {"Efficiency": efficiency, "RefocusingAngle": dictionary.angles[level]}

@@ -131,7 +131,7 @@ def find_angle(
         penalty = np.full(len(measured), weight)
         amplitudes, residual, _ = solve_amplitudes(dictionary, measured, level, penalty, residual)
         slope = angle_slope(dictionary, level, amplitudes)
-        turn = angle_turn(dictionary, level, amplitudes, penalty, slope)
+        turn = angle_turn(dictionary, level, amplitudes > 0, penalty, slope)
         level = nearest_level(dictionary, dictionary.efficiency[level] + (turn * residual).sum(axis=1))
     return level
 
@@ -197,11 +197,11 @@ def angle_slope(dictionary: Dictionary, level: IntArray, amplitudes: FloatArray)
 
 
 def angle_turn(
-    dictionary: Dictionary, level: IntArray, amplitudes: FloatArray, penalty: FloatArray, slope: FloatArray
+    dictionary: Dictionary, level: IntArray, share: FloatArray | BoolArray, penalty: FloatArray, slope: FloatArray
 ) -> FloatArray:
-    """Change (v, n) of the efficiency with the measurements, all amplitudes following; zero where none shows it."""
+    """Change (v, n) of the efficiency with the measurements, a share of each amplitude following; zero if not seen."""
     project = dictionary.project[level]
-    gram = active_gram(dictionary.compressed[level], amplitudes > 0, penalty)
+    gram = active_gram(dictionary.compressed[level], share, penalty)
     inner = np.matmul(project, slope[..., None])
     left = penalty[:, None, None] * np.linalg.solve(gram, inner) - inner
     apart = slope + np.matmul(np.swapaxes(project, 1, 2), left)[..., 0]

@@ -1,5 +1,7 @@
 """Standard errors of sums over a spectrum of T2, and of the refocusing efficiency."""
 
+from dataclasses import replace
+
 import numpy as np
 from scipy import special
 
@@ -39,13 +41,30 @@ def chances(dictionary: Dictionary, found: Spectrum, noise: FloatArray) -> Float
     return share
 
 
-def angle_response(dictionary: Dictionary, found: Spectrum) -> tuple[FloatArray, FloatArray]:
-    """Change (v, n) of the echoes with the refocusing efficiency, and of the efficiency with the measurements.
+def unpenalised(dictionary: Dictionary, found: Spectrum) -> Spectrum:
+    """The same spectra without a penalty, by which the angles were found."""
+    basis, back = dictionary.compressed[found.level], np.swapaxes(dictionary.project[found.level], 1, 2)
+    residual = found.residual + _times(back, _times(basis, found.amplitudes - found.least))
+    penalty = np.full(len(residual), FREE_PENALTY)
+    return replace(found, amplitudes=found.least, residual=residual, penalty=penalty)
 
-    The angle is found without a penalty, and so its change is; but with the amplitudes that are above zero with one,
-    of which there are more. So the bias that the penalty leaves in sums of amplitudes is covered in part.
+
+def angle_response(dictionary: Dictionary, free: Spectrum, share: FloatArray | BoolArray, step: int = 0) -> FloatArray:
+    """Change (v, n) of the efficiency with the measurements, at angles so many places off.
+
+    Parameters
+    ----------
+    dictionary : Dictionary
+        Echo trains.
+    free : Spectrum
+        Spectra without a penalty.
+    share : (v, j) array
+        Part of each amplitude that follows the measurements.
+    step : int
+        Places in the dictionary.
     """
-    return angle_slope(dictionary, found.level, found.amplitudes), _turn_at(dictionary, found, found.amplitudes, 0)
+    level = _place(dictionary, free, step)
+    return angle_turn(dictionary, level, share, free.penalty, angle_slope(dictionary, level, free.amplitudes))
 
 
 def penalty_response(
@@ -61,7 +80,7 @@ def penalty_response(
     back = np.swapaxes(project, 1, 2)
     inner = _times(project, found.residual)
     left = mu * np.linalg.solve(active_gram(basis, share, found.penalty), inner[..., None])[..., 0]
-    least = found.residual + _times(back, _times(basis, found.amplitudes - found.least))
+    least = unpenalised(dictionary, found).residual
     least_square = (least**2).sum(axis=1)
     excess = (found.residual**2).sum(axis=1) - least_square
     grade = np.maximum((inner * (inner - left)).sum(axis=1), _SLOWEST / 2 * excess)
@@ -78,7 +97,7 @@ def spread_of_sum(
     found: Spectrum,
     weights: FloatArray,
     share: FloatArray | BoolArray,
-    responses: tuple[tuple[FloatArray, FloatArray], tuple[FloatArray, FloatArray]],
+    responses: tuple[FloatArray, tuple[FloatArray, FloatArray]],
 ) -> FloatArray:
     """Length (v,) of the derivative, with respect to the measurements, of amplitudes summed with weights (v, j).
 
@@ -92,48 +111,38 @@ def spread_of_sum(
         Derivatives of a value with respect to the amplitudes; NaN counts as zero.
     share : (v, j) array
         Part of each amplitude that follows the measurements.
-    responses : two pairs of arrays
+    responses : (v, n) array and two arrays
         See `angle_response` and `penalty_response`.
     """
-    angle, penalty = responses
+    turn, penalty = responses
     basis, project = dictionary.compressed[found.level], dictionary.project[found.level]
     known = np.nan_to_num(weights)
     pull = _times(basis, known * share)
     inner = np.linalg.solve(active_gram(basis, share, found.penalty), pull[..., None])[..., 0]
     direct = _times(np.swapaxes(project, 1, 2), inner)
-    through = direct - (direct * angle[0]).sum(axis=1, keepdims=True) * angle[1]
+    slope = angle_slope(dictionary, found.level, found.amplitudes)
+    through = direct - (direct * slope).sum(axis=1, keepdims=True) * turn
     through = through + (known * penalty[0]).sum(axis=1, keepdims=True) * penalty[1]
     return np.asarray(np.sqrt((through**2).sum(axis=1)))
 
 
 def efficiency_errors(
-    dictionary: Dictionary, found: Spectrum, noise: FloatArray
+    dictionary: Dictionary, free: Spectrum, share: FloatArray | BoolArray, noise: FloatArray
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Standard error (v,) of the refocusing efficiency to first order, then error and bias to second order.
 
     The echoes tell high efficiencies better than low ones: the error changes along the estimate, and the bias follows
-    from that (see `qcord.estimate.second_order.errors`).
+    from that (see `qcord.estimate.second_order.errors`). Parameters as those of `angle_response`.
     """
     low, std, high = (
-        noise * np.sqrt((_turn_at(dictionary, found, found.least, step) ** 2).sum(axis=1))
-        for step in (-_STEP, 0, _STEP)
+        noise * np.sqrt((angle_response(dictionary, free, share, step) ** 2).sum(axis=1)) for step in (-_STEP, 0, _STEP)
     )
-    apart = dictionary.efficiency[_place(dictionary, found, _STEP)]
-    apart = apart - dictionary.efficiency[_place(dictionary, found, -_STEP)]
+    apart = dictionary.efficiency[_place(dictionary, free, _STEP)]
+    apart = apart - dictionary.efficiency[_place(dictionary, free, -_STEP)]
     with np.errstate(all="ignore"):
         growth = np.log(high / low) / apart
     bend = np.where(np.isfinite(growth), growth, 0.0) * std**2
     return np.asarray(std), *errors(std[None], bend[None, None])
-
-
-def _turn_at(dictionary: Dictionary, found: Spectrum, amplitudes: FloatArray, step: int) -> FloatArray:
-    """Change (v, n) of the efficiency with the measurements, for the same spectra at angles so many places off.
-
-    The amplitudes (v, j) above zero follow.
-    """
-    level = _place(dictionary, found, step)
-    free = np.full(len(level), FREE_PENALTY)
-    return angle_turn(dictionary, level, amplitudes, free, angle_slope(dictionary, level, found.least))
 
 
 def _place(dictionary: Dictionary, found: Spectrum, step: int) -> AnyArray:
