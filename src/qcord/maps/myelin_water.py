@@ -88,7 +88,8 @@ def myelin_water(
         follow; an amplitude counts by the chance that noise leaves it above zero. Where no myelin water is found its
         error is that of a little of it, and the voxel is flagged. Efficiency alone has a bias map. The bias that
         penalty and positivity leave in the others depends on the true spectrum, which is not known (from the spectrum
-        that was found even its sign comes out wrong); benchmarks/myelin.py shows it.
+        that was found even its sign comes out wrong); benchmarks/myelin.py shows it. In T2ie it exceeds the noise, so
+        what the penalty changed is added to that error, in squares.
 
     Raises
     ------
@@ -209,34 +210,40 @@ def _values(
     dictionary: Dictionary, found: Spectrum, noise: FloatArray
 ) -> tuple[dict[str, FloatArray], dict[str, FloatArray], FloatArray]:
     """Values, their standard errors, and the bias of the efficiency."""
-    x, level = found.amplitudes, found.level
-    times, logs = dictionary.times, np.log(dictionary.times)
-    short, middle = times < CUTOFF, (times >= CUTOFF) & (times <= LONGEST)
+    x, level, times = found.amplitudes, found.level, dictionary.times
     efficiency = dictionary.efficiency[level]
     with np.errstate(all="ignore"):
-        total, tissue = x.sum(axis=1), x[:, middle].sum(axis=1)
-        fraction = x[:, short].sum(axis=1) / total
-        mean_log = (x * middle * logs).sum(axis=1) / tissue
-        long = np.exp(mean_log)
-        weights = {
-            "S0": np.ones_like(x),
-            "MWF": (short - fraction[:, None]) / total[:, None],
-            "T2ie": long[:, None] * middle * (logs - mean_log[:, None]) / tissue[:, None],
-        }
+        values, weights = _sums(x, times)
         free = unpenalised(dictionary, found)
+        moved = values["T2ie"] - _sums(free.amplitudes, times)[0]["T2ie"]
         free_share = chances(dictionary, free, noise)
         angle = angle_response(dictionary, free, free_share)
         share = chances(dictionary, found, noise)
         penalty = penalty_response(dictionary, found, share)
-        little = np.where(short & (fraction == 0)[:, None], 1.0, share)  # the error of none is that of a little
-        shares = {"S0": share, "MWF": little, "T2ie": share}
+        none = (times < CUTOFF) & (values["MWF"] == 0)[:, None]
+        shares = {"S0": share, "MWF": np.where(none, 1.0, share), "T2ie": share}  # the error of none is that of little
         spread: dict[str, FloatArray] = {
             name: noise * spread_of_sum(dictionary, found, w, shares[name], (angle, penalty))
             for name, w in weights.items()
         }
+        spread["T2ie"] = np.hypot(spread["T2ie"], np.nan_to_num(moved))
         per_angle = np.sqrt(efficiency * (1 - efficiency)) * np.pi / 180
         first, error, bias = efficiency_errors(dictionary, free, free_share, noise)
         spread |= {"Efficiency": error, "RefocusingAngle": np.asarray(first / per_angle)}
-        values: dict[str, FloatArray] = {"S0": total, "MWF": fraction, "T2ie": long}
-        values |= {"Efficiency": efficiency, "RefocusingAngle": dictionary.angles[level]}
-        return values, spread, bias
+    values |= {"Efficiency": efficiency, "RefocusingAngle": dictionary.angles[level]}
+    return values, spread, bias
+
+
+def _sums(x: FloatArray, times: FloatArray) -> tuple[dict[str, FloatArray], dict[str, FloatArray]]:
+    """Values of spectra (v, j), and their derivatives with respect to the amplitudes."""
+    short, middle, logs = times < CUTOFF, (times >= CUTOFF) & (times <= LONGEST), np.log(times)
+    total, tissue = x.sum(axis=1), x[:, middle].sum(axis=1)
+    fraction = x[:, short].sum(axis=1) / total
+    mean_log = (x * middle * logs).sum(axis=1) / tissue
+    long = np.exp(mean_log)
+    weights = {
+        "S0": np.ones_like(x),
+        "MWF": (short - fraction[:, None]) / total[:, None],
+        "T2ie": long[:, None] * middle * (logs - mean_log[:, None]) / tissue[:, None],
+    }
+    return {"S0": total, "MWF": fraction, "T2ie": long}, weights
