@@ -10,7 +10,8 @@ from scipy import special
 
 from qcord.core.arrays import ArrayLike, FloatArray
 from qcord.core.errors import ExtrapolationWarning
-from qcord.normative.norm import Norm, predict
+from qcord.normative.norm import Norm
+from qcord.normative.predict import predict
 from qcord.normative.score import REACH, SIDE
 
 PROBABILITIES = (0.025, 0.05, 0.25, 0.5, 0.75, 0.95, 0.975)

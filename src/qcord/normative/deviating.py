@@ -121,7 +121,9 @@ def fit_deviating(
         logit, log_width, log_scale = np.clip(x, -_REACH, _REACH)
         share, narrow = float(special.expit(logit)), core(log_scale)
         wide = narrow + np.exp(2 * log_width)
-        likelihood = np.logaddexp(np.log1p(-share) + _log(square, narrow), np.log(share) + _log(square, wide))
+        likelihood = np.logaddexp(
+            np.log1p(-share) + log_density(square, narrow), np.log(share) + log_density(square, wide)
+        )
         return prior_cost(share, log_width) + float(log_scale**2 / 2 - likelihood.sum())
 
     starts = _STARTS if near.none else ((float(special.logit(near.share)), float(np.log(near.width)), 0.0),)
@@ -169,9 +171,10 @@ def membership(deviating: Deviating, residual: FloatArray, variance: FloatArray,
     if deviating.none:
         return np.zeros(len(residual))
     wide = variance + (deviating.width * within) ** 2
-    odds = special.logit(deviating.share) + _log(residual**2, wide) - _log(residual**2, variance)
+    odds = special.logit(deviating.share) + log_density(residual**2, wide) - log_density(residual**2, variance)
     return np.asarray(special.expit(odds))
 
 
-def _log(square: FloatArray, variance: FloatArray) -> FloatArray:
+def log_density(square: FloatArray, variance: FloatArray) -> FloatArray:
+    """Logarithm of the normal density of numbers whose squares are given."""
     return np.asarray(-(square / variance + np.log(2 * np.pi * variance)) / 2)

@@ -12,7 +12,8 @@ from qcord.core.arrays import FloatArray
 from qcord.core.errors import ImplausibleValue, SetApartWarning
 from qcord.normative.hierarchical import estimate, spreads
 from qcord.normative.hierarchy import Hierarchy
-from qcord.normative.norm import Cell, Norm, Norms, predict
+from qcord.normative.norm import Cell, Norm, Norms
+from qcord.normative.predict import predict
 from qcord.normative.protocols import parted, usual_protocols
 from qcord.normative.shape import NORMAL, Shape, fit_shape, weights
 from qcord.normative.statistics import Rows, Statistics, grouped, rows, single

@@ -9,7 +9,8 @@ from scipy import special, stats
 from qcord.core.arrays import FloatArray
 from qcord.core.errors import ExtrapolationWarning
 from qcord.normative.fit import CELL
-from qcord.normative.norm import Cell, Norm, Norms, Part, Prediction, predict_parts
+from qcord.normative.norm import Cell, Norm, Norms
+from qcord.normative.predict import Part, Prediction, predict_parts
 from qcord.normative.protocols import deviations
 from qcord.normative.shape import blurred_score
 from qcord.normative.statistics import UNKNOWN, rows, text
