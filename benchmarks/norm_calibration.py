@@ -54,13 +54,17 @@ def entered(table: pd.DataFrame, *, sidecars: bool = True) -> tuple[pd.DataFrame
 def left_out(
     part: pd.DataFrame, by: str = "site", *, kinds: str = "ab", summaries: Statistics | None = None
 ) -> pd.DataFrame:
-    """Scores of each group by the norm of the others: kinds a (its manufacturer) and b (adapted)."""
+    """Scores of each group by the norm of the others: kinds a (its manufacturer) and b (adapted).
+
+    A person counts once, however many sessions and contrasts there are.
+    """
     found = []
+    part = part.assign(once=1 / part.groupby([by, "participant_id"])["value"].transform("size"))
     for name, group in part.groupby(by):
-        norm = fit_norm(part[part[by] != name], summaries=summaries)
-        theirs = part[(part["manufacturer"] == group["manufacturer"].iloc[0]) & (part[by] != name)]["value"]
-        others = part[part[by] != name]["value"]
-        found.append(judged(norm, group, "a", (others, theirs)).assign(weight=1.0))  # not of the body
+        others = part[part[by] != name]
+        norm = fit_norm(others, summaries=summaries)
+        theirs = others[others["manufacturer"] == group["manufacturer"].iloc[0]]
+        found.append(judged(norm, group, "a", (others, theirs), group["once"]))
         for site, people in group.groupby("site") if "b" in kinds else ():
             ids = people["participant_id"].drop_duplicates().to_numpy()
             starts = range(0, len(ids), max(1, len(ids) // 20)) if len(ids) > 3 else ()
@@ -68,11 +72,13 @@ def left_out(
                 controls = people["participant_id"].isin(np.roll(ids, -k)[:3])
                 adapted = adapt_norm(norm, people[controls], site=str(site))
                 rest = people[~controls]
-                found.append(judged(adapted, rest, "b", (others, theirs)).assign(weight=1 / len(starts)))
+                found.append(judged(adapted, rest, "b", (others, theirs), rest["once"] / len(starts)))
     return pd.concat(found)
 
 
-def judged(norm: Norm, people: pd.DataFrame, kind: str, rivals: tuple[pd.Series, pd.Series]) -> pd.DataFrame:
+def judged(
+    norm: Norm, people: pd.DataFrame, kind: str, rivals: tuple[pd.DataFrame, pd.DataFrame], weight: "pd.Series[float]"
+) -> pd.DataFrame:
     """Scores with the negative log density of each value, and that of normal rivals."""
     scored = score(norm, people)
     h = 1e-4 * norm.hierarchy.spread
@@ -80,12 +86,14 @@ def judged(norm: Norm, people: pd.DataFrame, kind: str, rivals: tuple[pd.Series,
     slope = np.maximum((up.to_numpy() - down.to_numpy()) / (2 * h), 1e-300)
     z = scored["z"].to_numpy()
     scored["log score"] = z * z / 2 + np.log(2 * np.pi) / 2 - np.log(slope)
-    for name, values in zip(("pooled", "manufacturer"), rivals, strict=True):
-        chosen = values if len(values) > 2 else rivals[0]
-        spread = chosen.std()
-        r = (people["value"].to_numpy() - chosen.mean()) / spread
+    for name, rows in zip(("pooled", "manufacturer"), rivals, strict=True):
+        chosen = rows if len(rows) > 2 else rivals[0]
+        w = chosen["once"] / chosen["once"].sum()
+        mean = w @ chosen["value"]
+        spread = np.sqrt(w @ (chosen["value"] - mean) ** 2 / (1 - w @ w))
+        r = (people["value"].to_numpy() - mean) / spread
         scored[name] = r * r / 2 + np.log(2 * np.pi) / 2 + np.log(spread)
-    return scored.assign(kind=kind)
+    return scored.assign(kind=kind, weight=weight.to_numpy())  # not of the body
 
 
 def summary(scored: pd.DataFrame) -> "pd.Series[float]":
@@ -161,29 +169,42 @@ def compression() -> None:
 def lifespan() -> None:
     """Cord area at C2 and C3 of five cohorts, with the published bands of a sixth.
 
-    One cohort alone is T2w, so that contrast and cohort cannot be told apart: judged are contrasts as manufacturers and
-    cohorts as manufacturers, and one kind for all, of places in cohorts and of cohorts as a whole.
+    Of one cohort alone there are T2w images, beside T1w ones of the same people, so that contrast and cohort cannot be
+    told apart: judged are contrasts as manufacturers and cohorts as manufacturers, and one kind for all, of places in
+    cohorts and of cohorts as a whole; and the first without the T1w images of that cohort.
     """
-    table = norm_tables.lifespan().observations
-    table = table[table["metric"].isin(["area T1w", "area T2w"]) & table["level"].isin(["C2", "C3"])]
-    table = table[(table["pathology"] == "HC") & (table["age"] >= 18)]
-    table = table.assign(manufacturer=table["metric"].str[5:], metric="area", level="C2:C3")
-    names = table["site"].str.split().str[0]
-    table["cohort"] = np.where(table["manufacturer"] == "T2w", "spine-generic", names)
-    keys = ["participant_id", "session_id", "site", "cohort", "manufacturer", *CELL, "unit", "pathology", "age", "sex"]
-    table = table.groupby(keys, dropna=False, as_index=False)["value"].mean()
+    table = cohorts()
     slopes(fit_norm(table, summaries=sixth("T1w")))
+    alone = table[(table["cohort"] != "spine-generic") | (table["manufacturer"] == "T2w")]
     ways = {
         "contrasts as manufacturers": (table, "T1w"),
         "cohorts as manufacturers": (table.assign(manufacturer=table["cohort"]), "BLSA"),
         "one kind, places": (table.assign(manufacturer="any"), "any"),
         "one kind, cohorts": (table.assign(manufacturer="any", site=table["cohort"]), "any"),
+        "contrasts as manufacturers, one cohort T2w alone": (alone, "T1w"),
     }
     for what, (people, kind) in ways.items():
         scored = left_out(people, "cohort", summaries=sixth(kind))
         print(f"\n{what}")
         print(pd.DataFrame({k: summary(g) for k, g in scored.groupby("kind")}).T.round(3).to_string())
-        print(pd.DataFrame({k: summary(g) for k, g in scored.groupby(["cohort", "kind"])}).T.round(2).to_string())
+        groups = scored.groupby(["cohort", "metric", "kind"])
+        print(pd.DataFrame({k: summary(g) for k, g in groups}).T.round(2).to_string())
+
+
+def cohorts() -> pd.DataFrame:
+    """Healthy adults, mean of C2 and C3; the contrast stands for the manufacturer."""
+    shapes, maps = norm_tables.lifespan().observations, norm_tables.spine_generic().observations
+    shapes = shapes[shapes["level"].isin(["C2", "C3"])]
+    maps = maps[(maps["metric"] == "area T1w") & (maps["level"] == "C2:C3")]
+    table = pd.concat([shapes.assign(cohort=shapes["site"].str.split().str[0]), maps.assign(cohort="spine-generic")])
+    table = table[table["metric"].isin(["area T1w", "area T2w"])]
+    table = table[(table["pathology"] == "HC") & (table["age"] >= 18)]
+    contrast = table["metric"].str[5:]
+    table.loc[contrast == "T2w", "cohort"] = "spine-generic"
+    both = table["cohort"] == "spine-generic"
+    table = table.assign(manufacturer=contrast, level="C2:C3", site=table["site"] + np.where(both, " " + contrast, ""))
+    keys = ["participant_id", "session_id", "site", "cohort", "manufacturer", *CELL, "unit", "pathology", "age", "sex"]
+    return table.groupby(keys, dropna=False, as_index=False)["value"].mean()
 
 
 def sixth(kind: str) -> Statistics:
@@ -210,22 +231,24 @@ def simulated() -> None:
     for share, width in ((0.0, 0.0), (0.1, 6.0), (0.1, 12.0)):
         found, fits = [], []
         for seed in range(25):
-            table = cohort(np.random.default_rng(seed), share, width)
+            table = made_up(np.random.default_rng(seed), share, width)
             norm = fit_norm(table[~table["unseen"]])
             fits.append(not norm.hierarchy.deviating.none)
             new = table[table["unseen"]]
-            rivals = (new["value"], new["value"])
-            found.append(judged(norm, new, "a", rivals))
+            new = new.assign(once=1.0)
+            rivals = (new, new)
+            found.append(judged(norm, new, "a", rivals, new["once"]))
             for site, people in new.groupby("site"):
                 adapted = adapt_norm(norm, people[:3], site=str(site))
-                found += [judged(adapted, people[3:], "b", rivals)] if len(people) > 3 else []
-        scored = pd.concat(found).assign(weight=1.0)
+                rest = people[3:]
+                found += [judged(adapted, rest, "b", rivals, rest["once"])] if len(rest) else []
+        scored = pd.concat(found)
         print(f"\na share {share:g} deviates by {width:g} spreads; found in {np.mean(fits):.0%} of the cohorts")
         rows = {k: summary(g).drop(["pooled - it", "manufacturer - it"]) for k, g in scored.groupby("kind")}
         print(pd.DataFrame(rows).T.round(3).to_string())
 
 
-def cohort(rng: np.random.Generator, share: float, width: float) -> pd.DataFrame:
+def made_up(rng: np.random.Generator, share: float, width: float) -> pd.DataFrame:
     rows = []
     for maker, count in (("A", 5), ("B", 6), ("C", 20)):
         centre = 10 + 2 * rng.standard_normal()
