@@ -1,11 +1,14 @@
 """Variation within people from repeated sessions, beside the published one, and the limits that follow.
 
-Run ``python benchmarks/retest.py [limits] [table] [possible] [sessions] [cohort] [simulation]``; the tables are looked
-for in QCORD_TEST_DATA. ``limits`` are those used without sessions of one's own, beside the published ones; ``table``
-compares the 11 sessions of three people with the published study of six; ``possible`` says
-whether any weighting of the three could agree with it; ``sessions`` names those that carry the variation; ``cohort``
-is the area of 463 people over several waves; ``simulation`` says how often the chances of so few sessions alone lead to
-a ratio within 20 %.
+Run ``python benchmarks/retest.py [limits] [table] [estimators] [possible] [sessions] [joined] [cohort] [simulation]``;
+the tables are looked for in QCORD_TEST_DATA.
+
+- limits: those used without sessions of one's own, beside the published ones.
+- table: the 11 sessions of three people beside the published study of six; estimators: by every usual estimator;
+  possible: could any weighting of the three agree with it; sessions: which of them carry the variation.
+- joined: the limits of a laboratory that has these sessions and the published variation.
+- cohort: the area of 463 people over several waves.
+- simulation: how often the chances of so few sessions alone lead to a ratio within 20 %.
 """
 
 import sys
@@ -17,7 +20,7 @@ from scipy import stats
 import norm_tables
 from qcord.core.errors import UnknownName
 from qcord.normative.reliable_change import minimal_detectable_change
-from qcord.normative.repeatability import within_person
+from qcord.normative.repeatability import joined, within_person
 from qcord.normative.retest import deviations, repeatabilities, repeatability
 
 FREE_WATER = 3.1e-3  # mm2/s, at 37 degrees
@@ -39,8 +42,10 @@ def main() -> None:
     jobs = {
         "limits": limits,
         "table": table,
+        "estimators": estimators,
         "possible": possible,
         "sessions": sessions,
+        "joined": both,
         "cohort": cohort,
         "simulation": simulation,
     }
@@ -126,11 +131,7 @@ def sessions() -> None:
             f"{row.metric} of {row.participant_id} {row.session_id}: spread over voxels {100 * row.scatter:.0f} % "
             f"of the mean, usual {100 * usual[row.Index]:.0f} %"
         )
-    torn = torn.assign(metric=torn.metric.replace({"MD": "diffusion", "FA": "diffusion", "RD": "diffusion"}))
-    bad = set(zip(torn.participant_id, torn.session_id, torn.metric, strict=True))
-    family = observations.metric.where(~observations.metric.isin(["FA", "MD", "RD", "AD"]), "diffusion")
-    names = zip(observations.participant_id, observations.session_id, family, strict=True)
-    left = observations[[name not in bad for name in names]]
+    left = without_failed(observations)
     print("without these:")
     for row in repeatabilities(left).itertuples():
         try:
@@ -140,6 +141,52 @@ def sessions() -> None:
         print(
             f"  {row.metric} {row.n_values} sessions, {100 * row.cov:.1f} % [{100 * row.cov_low:.1f} "
             f"{100 * row.cov_high:.1f}], published {known:.1f} %, ratio {100 * row.cov / known:.2f}"
+        )
+
+
+def without_failed(observations: pd.DataFrame) -> pd.DataFrame:
+    """Observations without those of images whose values scatter twice as much over the region as is usual."""
+    scatter = norm_tables.retest_scatter()
+    torn = scatter[scatter.scatter > 2 * scatter.groupby("metric").scatter.transform("median")]
+    torn = torn.assign(metric=torn.metric.replace({"MD": "diffusion", "FA": "diffusion", "RD": "diffusion"}))
+    bad = set(zip(torn.participant_id, torn.session_id, torn.metric, strict=True))
+    family = observations.metric.where(~observations.metric.isin(["FA", "MD", "RD", "AD"]), "diffusion")
+    names = zip(observations.participant_id, observations.session_id, family, strict=True)
+    return observations[[name not in bad for name in names]]
+
+
+def estimators() -> None:
+    """Limits by every usual estimator, with and without failed scans, over those published."""
+    every = norm_tables.retest().observations
+    found = {}
+    for what, rows in (("all sessions", every), ("without failed", without_failed(every))):
+        for method in ("anova", "reml", "robust"):
+            table = repeatabilities(rows, method=method).set_index(["metric", "region"])
+            found[what, method] = {m: 100 * table["cov"][m, r] for m, r in LIMITS}
+        table = repeatabilities(rows).set_index(["metric", "region"])
+        found[what, "mean of people"] = {m: 100 * table["cov_mean"][m, r] for m, r in LIMITS}
+        parts = rows.groupby(["metric", "region", "participant_id"])["value"]
+        middle = parts.agg(lambda v: 100 * v.std() / v.mean()).groupby(["metric", "region"]).median()
+        found[what, "median of people"] = {m: middle[m, r] for m, r in LIMITS}
+    ratios = pd.DataFrame(found).T * 1.96 * np.sqrt(2) / pd.Series({m: known for (m, _), known in LIMITS.items()})
+    ratios["within 20 %"] = ((ratios - 1).abs() <= 0.2).sum(axis=1)
+    print(ratios.round(2).to_string())
+
+
+def both() -> None:
+    """Limits from these sessions without failed scans, joined with the published variation."""
+    rows = without_failed(norm_tables.retest().observations)
+    for (metric, region), known in LIMITS.items():
+        part = rows[(rows.metric == metric) & (rows.region == region)]
+        found = repeatability(part)
+        within = joined(found.within_person, within_person(metric, region), found.mean)
+        limit = minimal_detectable_change(within)
+        percent = 100 / abs(found.mean)
+        print(
+            f"{metric} {region}: 1.96 sqrt(2) sd {1.96 * np.sqrt(2) * percent * within.sd:.1f} %, limit used "
+            f"{percent * limit.value:.1f} %, published {known} %; ratios "
+            f"{1.96 * np.sqrt(2) * percent * within.sd / known:.2f}, {percent * limit.value / known:.2f} "
+            f"({within.df:.0f} degrees of freedom{', ALONE' if 'alone' in within.source else ''})"
         )
 
 

@@ -43,7 +43,7 @@ def test_published_variation_serves_where_there_is_no_own_and_its_absence_is_tol
         [visits(generator, 1, 2, metric=metric, region=region, level=level) for metric, region, level in CELLS]
     )
     found = changes(table, repeatabilities(visits(generator, 5, 4))).set_index("metric")
-    assert found.basis["FA"].startswith("own sessions")
+    assert found.basis["FA"].startswith("own sessions: 20 of 5 people, joined with Boudreau")
     assert "imag_a_00409" in found.basis["area T2w"]
     mean = table[table.metric == "area T2w"].value.mean()
     assert found.limit["area T2w"] == pytest.approx(1.96 * np.sqrt(2) * 0.024 * mean, rel=1e-3)

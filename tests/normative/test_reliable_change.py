@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,7 +14,7 @@ from qcord.normative.reliable_change import (
     reliable_change,
     reliable_trend,
 )
-from qcord.normative.repeatability import TABLE, published, within_person
+from qcord.normative.repeatability import NEUROMOD_DF, TABLE, joined, published, within_person
 from qcord.normative.retest import WithinPerson, repeatability
 
 PEOPLE, SESSIONS, DF = 3, 5, 12
@@ -229,3 +231,41 @@ def test_what_repeated_sessions_give_judges_a_change():
     assert (within.df, within.source) == (12, "15 sessions of 3 people, anova")
     assert reliable_change(50, 60, within).changed
     assert not reliable_change(50, 50.5, within).changed
+
+
+@pytest.mark.parametrize(("df", "factor"), [(4, 1.3), (8, 0.7), (20, 1.2)])
+def test_own_sessions_and_published_ones_count_by_their_degrees_of_freedom(df, factor):
+    known = within_person("FA", "white matter")
+    own = WithinPerson(factor * 0.039 * 0.7, df, 0.01, "own")
+    both = joined(own, known, 0.7)
+    assert both.df == df + NEUROMOD_DF
+    assert both.sd**2 * both.df == pytest.approx((0.039 * 0.7) ** 2 * (df * factor**2 + NEUROMOD_DF))
+    assert both.noise_sd == 0.01
+    assert "own, joined with Boudreau" in both.source
+
+
+def test_own_sessions_that_differ_from_published_ones_stand_alone():
+    known = within_person("FA", "white matter")
+    for factor in (3.8, 0.25):
+        own = WithinPerson(factor * 0.039, 12, np.nan, "own")
+        both = joined(own, known, 1.0)
+        assert (both.sd, both.df) == (own.sd, own.df)
+        assert "alone: they vary" in both.source
+    unknown = within_person("MWF", "white matter")
+    own = WithinPerson(0.2, 5, np.nan, "own")
+    assert joined(own, unknown, 1.0) == own
+
+
+def test_joined_variation_is_nearer_the_truth_and_its_limit_holds_as_often():
+    generator = np.random.default_rng(4)
+    known = within_person("FA", "white matter")
+    errors, alone, beyond = [], [], []
+    for _ in range(800):
+        own = WithinPerson(0.039 * np.sqrt(generator.chisquare(4) / 4), 4.0, np.nan, "own")
+        table = replace(known, cov=0.039 * float(np.sqrt(generator.chisquare(NEUROMOD_DF) / NEUROMOD_DF)))
+        both = joined(own, table, 1.0)
+        errors.append(np.log(both.sd / 0.039))
+        alone.append(np.log(own.sd / 0.039))
+        beyond.append(abs(generator.standard_normal()) * 0.039 * np.sqrt(2) > minimal_detectable_change(both).value)
+    assert np.sqrt(np.mean(np.square(errors))) < 0.6 * np.sqrt(np.mean(np.square(alone)))
+    assert 0.03 < np.mean(beyond) < 0.08

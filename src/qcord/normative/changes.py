@@ -5,7 +5,7 @@ import pandas as pd
 
 from qcord.core.errors import NotIdentifiable, UnknownName
 from qcord.normative.reliable_change import Change, reliable_trend
-from qcord.normative.repeatability import within_person
+from qcord.normative.repeatability import joined, within_person
 from qcord.normative.retest import CELL, WithinPerson
 
 COLUMNS = (
@@ -30,7 +30,8 @@ def changes(
         `metric`, `region`, `level`, `value`; `unit`, `se` and `quality` (rows that are not "ok" are left out) where
         present.
     repeatability : DataFrame, optional
-        Of one's own scanner, as of `repeatabilities`; published variation is used for what it has not.
+        Of one's own scanner, as of `repeatabilities`, joined with the published variation by their degrees of freedom
+        (`qcord.normative.repeatability.joined`); this alone is used for what it has not.
     expected : DataFrame, optional
         Change a year from age alone: `metric`, `region`, `level`, `expected` and `expected_se`.
     confidence : float
@@ -90,12 +91,16 @@ def changes(
 
 
 def _within(cell: tuple[str, ...], own: "dict[tuple[str, ...], pd.Series]", value: float) -> WithinPerson:
-    """Variation from one's own sessions, in proportion to the value, or else the published one."""
+    """Variation from one's own sessions, in proportion to the value, with the published one; or this alone."""
     row = own.get(cell)
     if row is None or not np.isfinite(row["within_sd"]):
         return within_person(*cell).at(value)
     source = f"own sessions: {int(row['n_values'])} of {int(row['n_people'])} people"
-    return WithinPerson(float(row["within_sd"]), float(row["df"]), float(row["noise_sd"]), source)
+    within = WithinPerson(float(row["within_sd"]), float(row["df"]), float(row["noise_sd"]), source)
+    try:
+        return joined(within, within_person(*cell), value)
+    except UnknownName:
+        return within
 
 
 def _judge(
