@@ -4,8 +4,8 @@ Run ``python benchmarks/norm_calibration.py`` or with some of sites, raw, simula
 of the multi-site table is left out in turn; its healthy people are scored (a) with the norm of its manufacturer and (b)
 after adapting with 3 of them, judged on the others (threes of neighbours in the list). The table goes through
 `norm_add` with the sidecars of its scans: what is impossible, and what comes from a protocol of another kind, is in
-quarantine. ``raw`` judges MTR, MTsat and T1 of the table alone, whose protocols are then not known. Compared with: the
-mean and standard deviation of all, and of the manufacturer.
+quarantine. ``raw`` judges the table alone, whose protocols are then not known. Compared with: the mean and standard
+deviation of all, and of the manufacturer.
 """
 
 import sys
@@ -27,7 +27,6 @@ from qcord.normative.score import score
 from qcord.normative.statistics import Statistics, from_summaries
 from qcord.pipeline.norm_database import norm_add, norm_query
 
-TRANSFER = ("MTR", "MTsat", "T1")
 METRICS = ("FA", "MD", "RD", "MTR", "MTsat", "T1", "area T1w", "area T2w", "area T2star")
 
 
@@ -118,7 +117,17 @@ def summary(scored: pd.DataFrame) -> "pd.Series[float]":
 
 def sites() -> None:
     table = accepted(norm_tables.spine_generic().observations)
-    table = table[(table["pathology"] == "HC") & table["metric"].isin(METRICS)]
+    calibrations(table[(table["pathology"] == "HC") & table["metric"].isin(METRICS)])
+
+
+def raw() -> None:
+    """The table alone: protocols are not known."""
+    table = accepted(norm_tables.spine_generic().observations, sidecars=False)
+    calibrations(table[(table["pathology"] == "HC") & table["metric"].isin(METRICS)])
+
+
+def calibrations(table: pd.DataFrame) -> None:
+    """Each cell, each metric, and all together, every site left out in turn."""
     scored = {key: left_out(part) for key, part in table.groupby(CELL)}
     every = pd.concat(scored, names=CELL)
     cells = pd.DataFrame({(*key, kind): summary(g) for key, part in scored.items() for kind, g in part.groupby("kind")})
@@ -130,15 +139,6 @@ def sites() -> None:
     print(
         pd.DataFrame({k: summary(g) for k, g in every.groupby("kind")}).T.drop(columns="log score").round(3).to_string()
     )
-
-
-def raw() -> None:
-    """Magnetisation transfer and T1 of the table alone, whose protocols are not known."""
-    table = accepted(norm_tables.spine_generic().observations, sidecars=False)
-    table = table[(table["pathology"] == "HC") & table["metric"].isin(TRANSFER)]
-    every = pd.concat([left_out(part) for _, part in table.groupby(CELL)])
-    found = {(m, k): summary(g) for (m, k), g in every.groupby(["metric", "kind"])}
-    print(pd.DataFrame(found).T.drop(columns="log score").round(2).to_string())
 
 
 def compression() -> None:
