@@ -15,6 +15,7 @@ from qcord.core.protocol import Protocol
 from qcord.core.series import Series
 from qcord.estimate.blocks import noise_map
 from qcord.estimate.fit import fit as fit_nonlinear
+from qcord.maps.neurite_errors import is_wide, wide_neurite_errors
 from qcord.maps.powder import averaged_protocol, powder_average, scatter
 from qcord.maps.spherical_mean_errors import WIDE, wide_errors
 from qcord.models.encoding import UNWEIGHTED
@@ -101,7 +102,7 @@ def fit_spherical_mean(
     lit = _lit(series, noise_map(sigma, series.image.grid, len(series.protocol)))
     result = _bounded(chosen, fit, lit, Step("fit_spherical_mean", settings, chosen.references))
     known = noise_map(level, series.image.grid, len(averages.protocol))
-    if known is None or chosen is not SMT:
+    if known is None:
         return result
     return _integrated(result, np.asarray(fit.flag.data), averages, known, n_jobs)
 
@@ -126,16 +127,22 @@ def _lit(series: Series, level: AnyArray | None) -> BoolArray:
 
 
 def _integrated(fit: Fit, outcome: AnyArray, averages: Series, level: AnyArray, n_jobs: int | None) -> Fit:
-    """Errors by integration where the standard error of the anisotropy is wide; what is open is flagged by them.
+    """Errors by the whole likelihood where those of anisotropy or fraction are wide; what is open is flagged by them.
 
     ``outcome`` (x, y, z) are the flags of the search, which stay where the interval is not open.
     """
     with np.errstate(invalid="ignore"):
         noisy = (level > 0).all(axis=-1) & np.isfinite(averages.data).all(axis=-1)
-        chosen = noisy & (fit.std["MicroDelta"].data > WIDE)
+        if fit.model == SMT.name:
+            chosen = noisy & (fit.std["MicroDelta"].data > WIDE)
+        else:
+            chosen = noisy & is_wide(fit.maps["NeuriteFraction"].data, fit.std["NeuriteFraction"].data)
     if not chosen.any():
         return fit
-    found = wide_errors(averages, level, fit.maps, chosen, n_jobs=n_jobs)
+    if fit.model == SMT.name:
+        found = wide_errors(averages, level, fit.maps, chosen, n_jobs=n_jobs)
+    else:
+        found = wide_neurite_errors(averages, level, fit, chosen, n_jobs=n_jobs)
     chosen &= np.isfinite(np.stack(list(found.values()))).all(axis=0)
 
     def merged(maps: Mapping[str, Image], prefix: str) -> dict[str, Image]:

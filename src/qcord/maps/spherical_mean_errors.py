@@ -6,7 +6,7 @@ replaces the expansion: at values of MicroDelta from end to end the others are f
 parameters and a likelihood along it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,6 +43,8 @@ _LIMIT = 1.959963984540054
 
 _NOT_EXCLUDED = np.exp(-(1.6448536269514722**2) / 2)
 """Likelihood of spheres, relative to the largest, above which a test of 5 % does not exclude them; it has one side."""
+
+SignalAndSlopes = Callable[[FloatArray, FloatArray, FloatArray], tuple[FloatArray, FloatArray, FloatArray]]
 
 _ROUNDS = 2
 _SERIES = 1e-3
@@ -106,18 +108,18 @@ def wide_errors(
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """The most likely parameters at k values of MicroDelta for v voxels.
+    """The most likely parameters at k values of one of them, as MicroDelta of ``smt``, for v voxels.
 
     Parameters
     ----------
     theta : (3, k, v) array
-        S0, MicroMD [mm2/s], MicroDelta.
+        S0, a diffusivity as MicroMD [mm2/s], the given one.
     spread : (2, k, v) array
-        Variance of S0 and of MicroMD where MicroDelta is given.
+        Variance of the first two where the third is given.
     misfit : (k, v) array
         Weighted sum of squared residuals.
     information : (k, v) array
-        On MicroDelta, the others being estimated.
+        On the third, the others being estimated.
     """
 
     theta: FloatArray
@@ -161,9 +163,16 @@ def _predicted(mean: FloatArray, delta: FloatArray, nodes: FloatArray, b: FloatA
 
 
 def curve(
-    signals: FloatArray, weights: FloatArray, b: FloatArray, delta: FloatArray, start: FloatArray, *, rounds: int
+    signals: FloatArray,
+    weights: FloatArray,
+    b: FloatArray,
+    delta: FloatArray,
+    start: FloatArray,
+    *,
+    rounds: int,
+    signal_of: SignalAndSlopes | None = None,
 ) -> Curve:
-    """Fit S0 and MicroMD at given values of MicroDelta, by Gauss-Newton steps.
+    """Fit S0 and a diffusivity at given values of the third parameter, by Gauss-Newton steps.
 
     Parameters
     ----------
@@ -172,14 +181,16 @@ def curve(
     b : (n,) array
         b-values [s/mm2].
     delta, start : (k, v) array
-        MicroDelta, and a first guess of MicroMD [mm2/s].
+        The given parameter, as MicroDelta, and a first guess of the diffusivity, as MicroMD [mm2/s].
     rounds : int
         Steps.
+    signal_of : callable, optional
+        Signal for S0 of 1 and its derivatives by diffusivity and given parameter; that of ``smt`` by default.
     """
-    mean = start
+    mean, evaluate = start, signal_of or _signal
     measured, counts = signals[:, None], weights[:, None]
     for k in range(rounds + 1):
-        signal, by_mean, by_delta = _signal(b[:, None, None], mean, delta)
+        signal, by_mean, by_delta = evaluate(b[:, None, None], mean, delta)
         weighted = counts * signal
         square = (weighted * signal).sum(axis=0)
         amount = (weighted * measured).sum(axis=0) / square
@@ -206,19 +217,22 @@ def curve(
 
 
 def _signal(b: FloatArray, mean: FloatArray, delta: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Spherical mean (n, k, v) for S0 of 1 and its derivatives by MicroMD and MicroDelta, by the error function."""
+    """Spherical mean (n, k, v) for S0 of 1 and its derivatives by MicroMD and MicroDelta."""
+    damped = np.exp(-b * mean * (1 - delta))
+    signal, bend = (damped * part for part in stick_mean(3 * b * mean * delta))
+    by_mean = 3 * b * delta * bend - b * (1 - delta) * signal
+    return signal, by_mean, b * mean * (3 * bend + signal)
+
+
+def stick_mean(spread: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Mean over the sphere of exp(-spread cos^2) and its derivative, by the error function."""
     from scipy import special
 
-    spread, around = 3 * b * mean * delta, b * mean * (1 - delta)
     small = spread < _SERIES
     wide = np.where(small, 1.0, spread)
     root = np.sqrt(wide)
     integral = np.where(small, 1 - spread / 3 + spread**2 / 10, np.sqrt(np.pi) / 2 * special.erf(root) / root)
-    damped = np.exp(-around)
-    signal = damped * integral
-    bend = damped * np.where(small, -1 / 3 + spread / 5, (np.exp(-wide) - integral) / (2 * wide))
-    by_mean = 3 * b * delta * bend - b * (1 - delta) * signal
-    return signal, by_mean, b * mean * (3 * bend + signal)
+    return integral, np.where(small, -1 / 3 + spread / 5, (np.exp(-wide) - integral) / (2 * wide))
 
 
 def _integrate(along: Curve, best: FloatArray) -> dict[str, AnyArray]:
