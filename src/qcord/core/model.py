@@ -27,12 +27,16 @@ class Derived:
         unless ``gradient`` is given.
     gradient : callable, optional
         From parameters (..., p) to (..., p).
+    square : callable, optional
+        From parameters (..., p) to the square (...) of a value that is a root, which noise may carry below zero: errors
+        then follow from those of the square, whose differences have no end there. Analytic.
     """
 
     name: str
     unit: str
     formula: Callable[[AnyArray], AnyArray]
     gradient: Callable[[AnyArray], AnyArray] | None = None
+    square: Callable[[AnyArray], AnyArray] | None = None
 
 
 @dataclass(frozen=True)

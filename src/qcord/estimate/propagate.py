@@ -7,6 +7,7 @@ import numpy as np
 from qcord.core.arrays import AnyArray, ArrayLike, FloatArray
 from qcord.core.model import Derived
 from qcord.estimate.jacobian import complex_step, gradient
+from qcord.estimate.second_order import STEEPEST_ROOT
 from qcord.estimate.second_order import STEP as _STEP
 from qcord.estimate.second_order import bends, errors
 
@@ -83,11 +84,26 @@ def derived_errors(
         In the unit of the function; see `qcord.estimate.second_order.errors`.
     """
     value = np.asarray(derived.formula(theta), dtype=float)
+    if derived.square is None:
+        return (value, *errors(*_along_noise(derived, theta, slope, bend)))
+    first, second = _along_noise(Derived(derived.name, derived.unit, derived.square), theta, slope, bend)
+    return (value, *errors(*of_root(value, first, second), STEEPEST_ROOT))
+
+
+def of_root(value: FloatArray, slope: FloatArray, bend: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Derivatives of a root (v,) along noise from those of its square, (k, v) and (k, k, v)."""
+    return slope / (2 * value), bend / (2 * value) - slope[:, None] * slope / (4 * value**3)
+
+
+def _along_noise(
+    derived: Derived, theta: FloatArray, slope: FloatArray, bend: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """First and second derivatives (k, v), (k, k, v) of a function of estimates; see `derived_errors`."""
+    value = np.asarray(derived.formula(theta), dtype=float)
     by_theta = gradient(derived, theta)
     steps = np.moveaxis(slope, (0, 1, 2), (2, 0, 1))
     own = bends(lambda step: np.asarray(derived.formula(theta + step), dtype=float), value, steps)
-    total = own + np.einsum("vp,pjkv->jkv", by_theta, bend)
-    return (value, *errors(np.einsum("vp,pkv->kv", by_theta, slope), total))
+    return np.einsum("vp,pkv->kv", by_theta, slope), own + np.einsum("vp,pjkv->jkv", by_theta, bend)
 
 
 def root(covariance: ArrayLike) -> FloatArray:

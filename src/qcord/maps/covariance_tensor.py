@@ -15,6 +15,7 @@ from qcord.estimate.blocks import Output, noise_map, run_blocks
 from qcord.estimate.fit import as_fit
 from qcord.estimate.jacobian import complex_step
 from qcord.estimate.log_linear import LogDesign, LogLinear, fit_log_linear, prepare
+from qcord.estimate.propagate import of_root
 from qcord.estimate.second_order import STEEPEST, STEEPEST_ROOT, bends, errors
 from qcord.estimate.voxelwise import lower_root, multiply
 from qcord.maps.log_linear_maps import LOWEST_SNR
@@ -197,8 +198,7 @@ def _estimate(
 def _root(square: FloatArray, slope: FloatArray, bend: FloatArray, shift: FloatArray) -> Estimate:
     """Root of a value."""
     value = np.sqrt(square)
-    bend = bend / (2 * value) - slope[:, None] * slope / (4 * value**3)
-    return _estimate(value, slope / (2 * value), bend, shift / (2 * value), STEEPEST_ROOT)
+    return _estimate(value, *of_root(value, slope, bend), shift / (2 * value), STEEPEST_ROOT)
 
 
 def _flags(finite: AnyArray, fit: LogLinear, estimates: Mapping[str, Estimate]) -> AnyArray:

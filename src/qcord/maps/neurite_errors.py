@@ -41,6 +41,9 @@ _REGULAR = 0.97
 _LIMIT = 1.959963984540054
 """95 % of standard normal numbers are smaller in size."""
 
+_ONE_SIDED = 1.6448536269514722
+"""95 % of standard normal numbers are smaller."""
+
 _ROUNDS = 2
 _LIMITS = {"1": 1.0, "mm2/s": FASTEST}
 
@@ -79,11 +82,15 @@ def wide_neurite_errors(
     Notes
     -----
     The bias is that of the expansion, and 0 where there is none. The likelihood ratio gives each value an interval of
-    95 %, which lies unevenly about ``value - bias``. Were both sides those of normal numbers, each with its own
-    standard deviation, an interval even about it would hold 95 % at a reach between 1.64 and 1.96 of the wider one.
-    That is the standard error where the sides are alike; the less they are, the less does their ratio stay the same
-    from one draw of the noise to the next, and the nearer is the standard error brought to what reaches to the farther
-    end, in proportion to how much shorter the nearer side is.
+    95 %, which lies unevenly about ``value - bias``. An interval even about it that reaches to the farther end holds
+    more; one that holds 95 % as if each side were half of a normal number holds less, as the sides trade places from
+    one draw of the noise to the next. The standard error is half way between. For NeuriteFraction it is made to reach
+    to an end of its range that a test does not exclude: without that, an estimate at one end would exclude the other.
+
+    By simulation of two and three shells, fractions from .1 to .92, diffusivities from 1e-3 to 2.5e-3 mm2/s and ratios
+    from 15 to 100, intervals cover the truth in 91 % at least. Where both ends of the range are 1.3 bounds of
+    NeuriteFraction off, nine of ten settings cover 92 to 97 %; nearer an end, beyond which no truth can be missed, up
+    to 100 %.
 
     References
     ----------
@@ -129,7 +136,10 @@ class _Task:
                 bias = np.nan_to_num(extra[f"bias {name}"][0])
                 middle = best[name] - bias
                 low, high = spans[name]
-                std = reach(middle - np.minimum(low, best[name]), np.maximum(high, best[name]) - middle) / _LIMIT
+                half = reach(middle - np.minimum(low, best[name]), np.maximum(high, best[name]) - middle)
+                if name == "NeuriteFraction":
+                    half = np.maximum(half, _to_ends(path, least, middle))
+                std = half / _LIMIT
                 limit = np.inf if name == "S0" else _LIMITS[unit]
                 found[f"std {name}"], found[f"bias {name}"] = np.minimum(std, limit), bias
         middle, half = fraction - found["bias NeuriteFraction"], _LIMIT * found["std NeuriteFraction"]
@@ -188,7 +198,14 @@ def reach(below: AnyArray, above: AnyArray) -> AnyArray:
     """Half the length (...) of the interval even about a value whose uneven one of 95 % ends these distances away."""
     far = np.maximum(below, above)
     ratio = np.clip(np.minimum(below, above) / far, 0, 1)
-    return np.asarray(far * (1 - ratio * (1 - np.interp(ratio, *_two_sided()))))
+    return np.asarray(far * (1 + np.interp(ratio, *_two_sided())) / 2)
+
+
+def _to_ends(path: Curve, least: FloatArray, middle: FloatArray) -> AnyArray:
+    """Distance (v,) to the farther end of the range of the fraction that a one-sided test of 5 % does not exclude."""
+    ends = np.stack([path.theta[2, 0], path.theta[2, -1]])
+    allowed = np.stack([path.misfit[0], path.misfit[-1]]) - least < _ONE_SIDED**2
+    return np.asarray(np.where(allowed, np.abs(ends - middle), 0.0).max(axis=0))
 
 
 @lru_cache(maxsize=1)

@@ -76,10 +76,10 @@ def fit_spherical_mean(
     Notes
     -----
     Two shells and b = 0 leave no residual: only the noise of the averages tells the errors. The averages depend on the
-    square of the anisotropy: where noise is not small against that, errors of ``smt`` are integrals over all values
-    that the averages allow (`qcord.maps.spherical_mean_errors`). A voxel whose 95 % interval of MicroDelta holds more
-    than three quarters of what is possible is flagged UNDETERMINED; so is one without such an interval, as of
-    ``smt-mc`` or without known noise, whose fraction has the standard error of a draw from 0 to 1.
+    square of the anisotropy, or of what the neurite fraction lacks to 1: where noise is not small against that, errors
+    are of the whole likelihood (`qcord.maps.spherical_mean_errors`, `qcord.maps.neurite_errors`). A voxel whose 95 %
+    interval of MicroDelta or NeuriteFraction holds more than three quarters of what is possible is flagged
+    UNDETERMINED; without known noise, one whose anisotropy or fraction has the standard error of a draw from 0 to 1.
     """
     chosen: SignalModel = FORMS[model]
     spherical_mean_check(series.protocol)

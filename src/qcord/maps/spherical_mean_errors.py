@@ -47,7 +47,7 @@ _NOT_EXCLUDED = np.exp(-(1.6448536269514722**2) / 2)
 SignalAndSlopes = Callable[[FloatArray, FloatArray, FloatArray], tuple[FloatArray, FloatArray, FloatArray]]
 
 _ROUNDS = 2
-_SERIES = 1e-3
+_SERIES = 1e-6
 _SLOWEST = 1e-6
 
 
@@ -228,11 +228,11 @@ def stick_mean(spread: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Mean over the sphere of exp(-spread cos^2) and its derivative, by the error function."""
     from scipy import special
 
-    small = spread < _SERIES
-    wide = np.where(small, 1.0, spread)
+    wide = np.maximum(spread, _SERIES)
     root = np.sqrt(wide)
-    integral = np.where(small, 1 - spread / 3 + spread**2 / 10, np.sqrt(np.pi) / 2 * special.erf(root) / root)
-    return integral, np.where(small, -1 / 3 + spread / 5, (np.exp(-wide) - integral) / (2 * wide))
+    integral = np.sqrt(np.pi) / 2 * special.erf(root) / root
+    slope = (np.exp(-wide) - integral) / (2 * wide)
+    return integral + slope * (spread - wide), slope
 
 
 def _integrate(along: Curve, best: FloatArray) -> dict[str, AnyArray]:

@@ -191,7 +191,7 @@ _FREE = (
     Parameter("V_A", "mm4/s2", (-_NEGATIVE, 1e-4), 3e-7, "variance by anisotropy, of linear encoding"),
 )
 _DERIVED = (
-    Derived("muFA", "1", microscopic_anisotropy),
+    Derived("muFA", "1", microscopic_anisotropy, square=squared_anisotropy),
     Derived("C_mu", "1", squared_anisotropy),
     Derived("MK_I", "1", lambda theta: np.asarray(3 * theta[..., 2] / theta[..., 1] ** 2)),
     Derived("MK_A", "1", lambda theta: np.asarray(3 * theta[..., 3] / theta[..., 1] ** 2)),
