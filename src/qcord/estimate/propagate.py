@@ -7,9 +7,8 @@ import numpy as np
 from qcord.core.arrays import AnyArray, ArrayLike, FloatArray
 from qcord.core.model import Derived
 from qcord.estimate.jacobian import complex_step, gradient
-from qcord.estimate.second_order import STEEPEST_ROOT
 from qcord.estimate.second_order import STEP as _STEP
-from qcord.estimate.second_order import bends, errors
+from qcord.estimate.second_order import bends, errors, errors_of_root
 
 
 def delta(
@@ -87,12 +86,7 @@ def derived_errors(
     if derived.square is None:
         return (value, *errors(*_along_noise(derived, theta, slope, bend)))
     first, second = _along_noise(Derived(derived.name, derived.unit, derived.square), theta, slope, bend)
-    return (value, *errors(*of_root(value, first, second), STEEPEST_ROOT))
-
-
-def of_root(value: FloatArray, slope: FloatArray, bend: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Derivatives of a root (v,) along noise from those of its square, (k, v) and (k, k, v)."""
-    return slope / (2 * value), bend / (2 * value) - slope[:, None] * slope / (4 * value**3)
+    return (value, *errors_of_root(value, first, second))
 
 
 def _along_noise(

@@ -19,6 +19,9 @@ STEEPEST = 1.0
 STEEPEST_ROOT = 0.3
 """The same for roots: as a root nears zero its first-order error grows without limit, and is too large as it is."""
 
+_FAR = 10.0
+"""Standard errors above zero from which on the second order of a root does."""
+
 _NOTHING = 1e-200
 _LIMIT = 1.959963984540054
 """95 % of standard normal numbers are smaller in size."""
@@ -66,6 +69,56 @@ def errors(slope: FloatArray, bend: FloatArray, steepest: float = STEEPEST) -> t
 def _saturated(bias: FloatArray, variance: FloatArray) -> FloatArray:
     """Second-order bias with the higher orders that follow from it; see `errors`."""
     return np.asarray(bias / (1 + bias * bias / variance))
+
+
+def errors_of_root(
+    value: FloatArray, slope: FloatArray, bend: FloatArray, shift: FloatArray | float = 0.0
+) -> tuple[FloatArray, FloatArray]:
+    """Standard error and bias of a root from the derivatives of its square.
+
+    Parameters
+    ----------
+    value : (...) array
+        The root; NaN where noise makes the square negative.
+    slope : (k, ...) array
+        First derivatives of the square along z.
+    bend : (k, k, ...) array
+        Its second derivatives.
+    shift : (...) array or float
+        Bias of the square on top of that of its second derivatives.
+
+    Returns
+    -------
+    std, bias : (...) array
+        As of `errors`, but that the bias is that of the root of a normal number, given that it has one: within about
+        1.5 standard errors of zero those who have none are missed, and the second order has the wrong sign.
+    """
+    rooted = bend / (2 * value) - slope[:, None] * slope / (4 * value**3)
+    std = errors(slope / (2 * value), rooted, STEEPEST_ROOT)[0]
+    return std, root_bias(value, errors(slope, bend)[1] + shift, np.sqrt(np.einsum("k...,k...->...", slope, slope)))
+
+
+def root_bias(value: FloatArray, bias: FloatArray, std: FloatArray) -> FloatArray:
+    """Expected rise of a root (...) by noise, from the bias and standard error of its square: see `errors_of_root`."""
+    size = np.where(std > _NOTHING, std, 1.0)
+    square = value * value / size
+    moved = square + np.where(std > _NOTHING, bias, 0.0) / size
+    below = np.sqrt(size) * (np.interp(moved, *_mean_root()) - np.sqrt(square))
+    far = np.maximum(moved, _FAR)
+    above = np.sqrt(size) * (np.sqrt(far) - 1 / (8 * far**1.5) - np.sqrt(square))
+    found = np.where(moved < _FAR, below, above)
+    return np.asarray(np.where(std > _NOTHING, found, np.where(np.isnan(value * std), np.nan, 0.0)))
+
+
+@lru_cache(maxsize=1)
+def _mean_root() -> tuple[FloatArray, FloatArray]:
+    """Mean root of those normal numbers of standard deviation 1 that are positive, by their mean."""
+    mean = np.linspace(-1.0, _FAR, 1101)
+    nodes, weights = np.polynomial.legendre.leggauss(200)
+    top = np.sqrt(np.maximum(mean, 0) + 8)
+    root = top * (1 + nodes[:, None]) / 2
+    density = weights[:, None] * root * np.exp(-((root**2 - mean) ** 2) / 2)
+    return mean, np.asarray((density * root).sum(axis=0) / density.sum(axis=0))
 
 
 @lru_cache(maxsize=1)

@@ -15,8 +15,7 @@ from qcord.estimate.blocks import Output, noise_map, run_blocks
 from qcord.estimate.fit import as_fit
 from qcord.estimate.jacobian import complex_step
 from qcord.estimate.log_linear import LogDesign, LogLinear, fit_log_linear, prepare
-from qcord.estimate.propagate import of_root
-from qcord.estimate.second_order import STEEPEST, STEEPEST_ROOT, bends, errors
+from qcord.estimate.second_order import bends, errors, errors_of_root
 from qcord.estimate.voxelwise import lower_root, multiply
 from qcord.maps.log_linear_maps import LOWEST_SNR
 from qcord.maps.tensor import METHODS
@@ -187,18 +186,17 @@ def _moment_errors(fit: LogLinear) -> tuple[FloatArray, FloatArray, FloatArray]:
     return moments(fit.theta.T), np.einsum("iqv,jqv->ijv", half, slope), bias
 
 
-def _estimate(
-    value: FloatArray, slope: FloatArray, bend: FloatArray, shift: FloatArray, steepest: float = STEEPEST
-) -> Estimate:
+def _estimate(value: FloatArray, slope: FloatArray, bend: FloatArray, shift: FloatArray) -> Estimate:
     """Value with its derivatives along standard normal noise, and the part of its bias that comes with the moments."""
-    std, bias = errors(slope, bend, steepest)
+    std, bias = errors(slope, bend)
     return Estimate(value, std, np.clip(bias + shift, -std, std))
 
 
 def _root(square: FloatArray, slope: FloatArray, bend: FloatArray, shift: FloatArray) -> Estimate:
     """Root of a value."""
     value = np.sqrt(square)
-    return _estimate(value, *of_root(value, slope, bend), shift / (2 * value), STEEPEST_ROOT)
+    std, bias = errors_of_root(value, slope, bend, shift)
+    return Estimate(value, std, np.clip(bias, -std, std))
 
 
 def _flags(finite: AnyArray, fit: LogLinear, estimates: Mapping[str, Estimate]) -> AnyArray:

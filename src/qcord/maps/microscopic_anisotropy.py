@@ -16,7 +16,7 @@ from qcord.core.series import Series
 from qcord.estimate.fit import fit as fit_nonlinear
 from qcord.estimate.jacobian import complex_step
 from qcord.estimate.propagate import independent_errors
-from qcord.estimate.second_order import STEEPEST_ROOT, errors
+from qcord.estimate.second_order import STEEPEST_ROOT, errors, root_bias
 from qcord.maps.log_linear_maps import LOWEST_SNR
 from qcord.maps.mtr import take_noise
 from qcord.maps.powder import averaged_protocol, powder_average, scatter
@@ -149,7 +149,7 @@ def _merge(fit: Fit, tensor: Fit, noise: tuple[BoolArray, BoolArray], step: Step
         slope = std["C_mu"] / (2 * maps["muFA"])
         bend = -(slope**2) / maps["muFA"]
         std["muFA"] = errors(slope[None], bend[None, None], STEEPEST_ROOT)[0]
-        bias["muFA"] = bias["C_mu"] / (2 * maps["muFA"]) + bend / 2
+        bias["muFA"] = root_bias(maps["muFA"], bias["C_mu"], std["C_mu"])
         maps["OP"], std["OP"], bias["OP"] = _order(*(np.stack([m["FA"], m["MK_A"]]) for m in (maps, std, bias)))
     flag = np.array(fit.flag.data)
     usable = np.isin(flag, [Flag.OK, Flag.AT_BOUND, Flag.NOT_CONVERGED])
