@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from qcord.core.model import Derived
 from qcord.estimate.propagate import derived_errors
-from qcord.estimate.second_order import bends, errors
+from qcord.estimate.second_order import bends, errors, errors_of_root, root_bias
 
 
 @pytest.mark.parametrize("s", [0.05, 0.1, 0.2, 0.3, 0.5, 0.8])
@@ -94,3 +94,38 @@ def test_derived_values_take_the_bend_of_the_estimates_along():
     np.testing.assert_allclose(value, root[:, 0] ** 2)
     np.testing.assert_allclose(std, s, rtol=1e-6)
     np.testing.assert_allclose(bias, 0, atol=1e-9)
+
+
+@pytest.mark.parametrize("square", [0.5, 1.0, 2.0, 4.0, 9.0, 30.0])
+def test_corrected_root_is_right_on_average_however_close_to_zero(square):
+    """Of those normal numbers that have a root; their second order would be off by up to 1.8 standard deviations."""
+    drawn = square + np.random.default_rng(5).normal(size=200_000)
+    value = 3 * np.sqrt(drawn[drawn > 0])
+    slope, bend = np.full((1, value.size), 9.0), np.zeros((1, 1, value.size))
+    std, bias = errors_of_root(value, slope, bend)
+    corrected = value - bias
+    assert corrected.min() >= 0
+    assert abs(corrected.mean() - 3 * np.sqrt(square)) < 0.25 * corrected.std()
+    assert 0.9 < np.mean(np.abs(corrected - 3 * np.sqrt(square)) <= 1.96 * std) < 0.97
+
+
+def test_root_far_from_zero_is_that_of_the_second_order():
+    value, s = np.array([1.0, 2.0, 3.0]), np.array([0.05, 0.2, 0.3])
+    direct = errors(s[None] / (2 * value), -(s**2)[None, None] / (4 * value**3))
+    np.testing.assert_allclose(errors_of_root(value, s[None], np.zeros((1, 1, 3))), direct, rtol=0.01)
+    shifted = root_bias(value, np.full(3, 1e-3), s) - root_bias(value, np.zeros(3), s)
+    np.testing.assert_allclose(shifted, 1e-3 / (2 * value), rtol=0.02)
+    assert root_bias(np.array([2.0]), np.zeros(1), np.zeros(1)).tolist() == [0.0]
+    assert np.isnan(root_bias(np.array([np.nan, 1.0]), np.zeros(2), np.array([1.0, np.nan]))).all()
+
+
+def test_roots_have_errors_where_differences_step_over_zero():
+    theta = np.array([[0.01], [4.0]])
+    slope, bend = np.full((1, 1, 2), 0.3), np.zeros((1, 1, 1, 2))
+    plain = Derived("x", "1", lambda t: np.sqrt(t[..., 0]))
+    rooted = Derived("x", "1", lambda t: np.sqrt(t[..., 0]), square=lambda t: t[..., 0])
+    with np.errstate(invalid="ignore"):
+        without, with_square = derived_errors(plain, theta, slope, bend), derived_errors(rooted, theta, slope, bend)
+    assert np.isnan(without[1][0])
+    assert np.isfinite(with_square).all()
+    np.testing.assert_allclose([row[1] for row in with_square], [row[1] for row in without], rtol=0.01)

@@ -79,16 +79,16 @@ def test_intervals_are_the_values_within_the_likelihood_ratio():
         "NeuriteDiffusivity": lambda x: x[2] * 1e-3,
         "ExtraRD": lambda x: (1 - x[1]) * x[2] * 1e-3,
     }
+
+    def end(value, sign):
+        size = sign / value(best.x)
+        found = minimize(
+            lambda x: size * value(x), best.x, bounds=limits, constraints=within, method="SLSQP", options={"ftol": 1e-9}
+        )
+        return value(found.x)
+
     for name, value in values.items():
-        size = value(best.x)
-        ends = [
-            value(
-                minimize(
-                    lambda x, s=s: s * value(x) / size, best.x, bounds=limits, constraints=within, method="SLSQP"
-                ).x
-            )
-            for s in (1, -1)
-        ]
+        ends = [end(value, sign) for sign in (1, -1)]
         np.testing.assert_allclose([e[0] for e in found[name]], ends, atol=0.03 * np.ptp(ends))
 
 

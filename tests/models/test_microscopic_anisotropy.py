@@ -9,10 +9,15 @@ from scipy import integrate, stats
 from scipy.spatial.transform import Rotation
 
 from qcord.core.errors import NotIdentifiable
+from qcord.core.grid import Grid
+from qcord.core.image import Image
 from qcord.core.noise import Gaussian
 from qcord.core.protocol import Protocol
+from qcord.core.series import Series
 from qcord.estimate.bound import crlb
+from qcord.estimate.fit import fit as fit_nonlinear
 from qcord.estimate.jacobian import jacobian
+from qcord.estimate.simulate import simulate
 from qcord.models.microscopic_anisotropy import (
     CUMULANT,
     GAMMA,
@@ -197,3 +202,16 @@ def test_spherical_encoding_is_worth_more_than_planar():
         covariance = crlb(GAMMA, theta, Protocol({"BValue": b, "BDelta": delta}), Gaussian(0.01))
         least[other] = np.sqrt(covariance[3, 3])
     assert least[0.0] < 0.85 * least[-0.5]
+
+
+@pytest.mark.parametrize("values", [(1.0, 0.85e-3, 1.1e-7, 1.31e-7), (1.0, 0.8e-3, 2e-7, 2.6e-7)])
+def test_root_has_an_error_where_it_has_a_value_and_less_its_bias_is_right_on_average(values):
+    theta = np.array(values)
+    measured = simulate(GAMMA, np.broadcast_to(theta, (30, 50, 1, 4)), PROTOCOL, Gaussian(0.04), seed=2)
+    found = fit_nonlinear(GAMMA, Series(Image(measured, Grid((30, 50, 1), np.eye(4))), PROTOCOL), noise=Gaussian(0.04))
+    value, std, bias = (np.asarray(m["muFA"].data, dtype=float) for m in (found.maps, found.std, found.bias))
+    has = np.isfinite(value)
+    assert 0.7 < has.mean() < 0.98
+    assert np.isfinite(std[has]).mean() > 0.998
+    corrected = (value - bias)[np.isfinite(bias)]
+    assert abs(corrected.mean() - microscopic_anisotropy(theta)) < 0.2 * corrected.std()

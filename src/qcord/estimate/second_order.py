@@ -106,7 +106,7 @@ def root_bias(value: FloatArray, bias: FloatArray, std: FloatArray) -> FloatArra
     below = np.sqrt(size) * (np.interp(moved, *_mean_root()) - np.sqrt(square))
     far = np.maximum(moved, _FAR)
     above = np.sqrt(size) * (np.sqrt(far) - 1 / (8 * far**1.5) - np.sqrt(square))
-    found = np.where(moved < _FAR, below, above)
+    found = np.minimum(np.where(moved < _FAR, below, above), value)  # no root is negative
     return np.asarray(np.where(std > _NOTHING, found, np.where(np.isnan(value * std), np.nan, 0.0)))
 
 
