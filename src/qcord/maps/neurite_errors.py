@@ -89,8 +89,8 @@ def wide_neurite_errors(
 
     By simulation of two and three shells, fractions from .1 to .92, diffusivities from 1e-3 to 2.5e-3 mm2/s and ratios
     from 15 to 100, intervals cover the truth in 91 % at least. Where both ends of the range are 1.3 bounds of
-    NeuriteFraction off, nine of ten settings cover 92 to 97 %; nearer an end, beyond which no truth can be missed, up
-    to 100 %.
+    NeuriteFraction off, nine of ten settings cover 92 to 97 %, eight of ten for ExtraRD; nearer an end, beyond which no
+    truth can be missed, up to 100 %.
 
     References
     ----------
