@@ -105,7 +105,7 @@ def row(name: str, result: Fit, truth: float, bound: float) -> dict[str, object]
     value = np.asarray(result.maps[name].data, dtype=float).ravel()[used]
     std = np.asarray(result.std[name].data, dtype=float).ravel()[used]
     stated = np.asarray(result.bias[name].data, dtype=float).ravel()[used] if name in result.bias else 0.0
-    corrected = value - stated
+    corrected = value - np.nan_to_num(stated)  # a bias that is not known is not taken off
     spread = float(np.diff(np.nanquantile(corrected, [0.159, 0.841]))[0]) / 2
     return {
         "value": name,

@@ -126,6 +126,20 @@ def test_roots_have_errors_where_differences_step_over_zero():
     rooted = Derived("x", "1", lambda t: np.sqrt(t[..., 0]), square=lambda t: t[..., 0])
     with np.errstate(invalid="ignore"):
         without, with_square = derived_errors(plain, theta, slope, bend), derived_errors(rooted, theta, slope, bend)
-    assert np.isnan(without[1][0])
+    assert np.isnan(without[2][0])  # the plain root has no bias there
     assert np.isfinite(with_square).all()
     np.testing.assert_allclose([row[1] for row in with_square], [row[1] for row in without], rtol=0.01)
+
+
+def test_a_value_at_the_end_of_its_range_keeps_an_error_from_steps_into_it():
+    angle = Derived("angle", "deg", lambda theta: 180 / np.pi * np.arcsin(np.sqrt(theta[..., 0])))
+    theta = np.array([[1.0], [0.9995], [0.5]])
+    slope, bend = np.full((1, 1, 3), 0.04), np.zeros((1, 1, 1, 3))
+    with np.errstate(all="ignore"):
+        value, std, bias = derived_errors(angle, theta, slope, bend)
+    assert value[0] == 90.0
+    assert std[0] == pytest.approx(90 - np.rad2deg(np.arcsin(np.sqrt(0.96))))
+    assert std[1] > 8.0
+    assert np.isnan(bias[0])
+    assert std[2] == pytest.approx(np.rad2deg(0.04), rel=0.01)
+    assert np.isfinite(bias[2])

@@ -80,13 +80,26 @@ def derived_errors(
     Returns
     -------
     value, std, bias : (v,) array
-        In the unit of the function; see `qcord.estimate.second_order.errors`.
+        In the unit of the function; see `qcord.estimate.second_order.errors`. At an end of the function, where it has
+        no derivative, the error is what steps of one standard error into its range change, and the bias is NaN.
     """
     value = np.asarray(derived.formula(theta), dtype=float)
     if derived.square is None:
-        return (value, *errors(*_along_noise(derived, theta, slope, bend)))
+        std, bias = errors(*_along_noise(derived, theta, slope, bend))
+        lost = np.flatnonzero(~np.isfinite(std) & np.isfinite(value) & np.isfinite(slope).all(axis=(0, 1)))
+        if lost.size:
+            std[lost] = _reach(derived, theta[lost], slope[..., lost], value[lost])
+        return value, std, bias
     first, second = _along_noise(Derived(derived.name, derived.unit, derived.square), theta, slope, bend)
     return (value, *errors_of_root(value, first, second))
+
+
+def _reach(derived: Derived, theta: FloatArray, slope: FloatArray, value: FloatArray) -> FloatArray:
+    """Root of the summed squares of what steps along noise change, the one of either sense that the function has."""
+    steps = np.moveaxis(slope, (0, 1, 2), (2, 0, 1))
+    with np.errstate(invalid="ignore"):
+        moved = np.abs([[np.asarray(derived.formula(theta + s * step)) - value for step in steps] for s in (1, -1)])
+    return np.asarray(np.sqrt((np.fmax(*moved) ** 2).sum(axis=0)))
 
 
 def _along_noise(
