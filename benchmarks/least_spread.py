@@ -192,16 +192,26 @@ def follows() -> None:
 
 
 def limit() -> None:
-    """Coverage of the efficiency, and what is missed because the estimate is too low or too high."""
+    """Coverage of the efficiency, and what is missed because the estimate is too low or too high.
+
+    Beside it, with intervals as much narrower as it takes to cover a truth of .97 in 97 %.
+    """
     model = get("myelin-water")
     theta, sigma = setting(model, 20.0)
+    apart = {}
     for truth in (0.75, 0.8, 0.85, 0.9, 0.94, 0.97, 1.0):
         moved = theta.copy()
         moved[model.index("Efficiency")] = truth
         found = estimates(model, moved, sigma)
-        apart = found["Efficiency"] - found["bias"] - truth
-        low, high = (apart < -1.96 * found["std"]).mean(), (apart > 1.96 * found["std"]).mean()
-        print(f"{truth:.2f}: covered {1 - low - high:.3f}, too low {low:.3f}, too high {high:.3f}")
+        apart[truth] = (found["Efficiency"] - found["bias"] - truth) / found["std"]
+    narrow = float(np.quantile(np.abs(apart[0.97]), 0.97))
+    for truth, z in apart.items():
+        low, high = (z < -1.96).mean(), (z > 1.96).mean()
+        less = (np.abs(z) <= narrow).mean()
+        print(
+            f"{truth:.2f}: covered {1 - low - high:.3f}, too low {low:.3f}, too high {high:.3f}; "
+            f"with {narrow:.2f} standard errors {less:.3f}"
+        )
 
 
 def estimates(model: SignalModel, theta: FloatArray, sigma: float) -> dict[str, FloatArray]:
