@@ -16,6 +16,9 @@ from qcord.core.threads import thread_count
 _CACHED = 131_072
 """Measurements a block: a megabyte, of the order of a core's second cache."""
 
+_LARGEST = 31 << 20
+"""Bytes up to which the C library of Linux learns to keep freed memory for the next array."""
+
 Work = Callable[[FloatArray, Mapping[str, FloatArray]], Mapping[str, AnyArray]]
 
 
@@ -73,6 +76,8 @@ def run_blocks(
     dict of str to array
         Each output as float32, NaN outside the mask, and ``flag`` as uint8, OUTSIDE there.
     """
+    # freed at once and never touched: from then on temporary arrays are not mapped anew, page by page, each time
+    np.empty(_LARGEST, dtype=np.uint8)
     spatial = data.shape[:3]
     volumes = data.reshape(-1, data.shape[3])
     further = {k: np.asarray(v).reshape(volumes.shape[0], -1) for k, v in (extra or {}).items()}

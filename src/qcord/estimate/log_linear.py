@@ -133,14 +133,15 @@ def fit_log_linear(
     used = signal > 0
     logs = np.log(signal if used.all() else np.where(used, signal, 1.0))
     theta = _unweighted(design, logs, used)
+    spare = np.empty_like(logs)  # memory that is used again costs less than new
     for _ in range(rounds):
-        theta, unscaled, weights = _weighted(design, logs, theta, used)
+        theta, unscaled, weights = _weighted(design, logs, theta, used, spare)
     rejected = np.zeros(signal.shape[1])
     if robust:
         theta, used = _without_outliers(design, signal, theta, used, sigma)
-        theta, unscaled, weights = _weighted(design, logs, theta, used)
+        theta, unscaled, weights = _weighted(design, logs, theta, used, spare)
         rejected = 1 - used.mean(axis=0)
-    fitted = product(design.columns, theta)
+    fitted = product(design.columns, theta, spare)
     count = used.sum(axis=0)
     if sigma is None or not np.isfinite(sigma).all():
         residual = np.subtract(logs, fitted, out=logs)
@@ -151,7 +152,7 @@ def fit_log_linear(
     variance = np.asarray(sigma**2)
     np.exp(np.clip(fitted, -_LIMIT, _LIMIT, out=fitted), out=fitted)
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
-        excess = _log_excess(fitted, variance, rician)
+        excess = _log_excess(fitted, variance, rician, logs)
         excess *= weights
         if rounds == 1 and not robust:
             excess += _weight_excess(design, unscaled, weights, variance, used)
@@ -172,13 +173,18 @@ def log_floor(snr_squared: FloatArray) -> FloatArray:
     right limits at both ends, exp(-gamma) and 1 - 1 / (2 x); it is nowhere off by more than .4 %. Beyond a
     signal-to-noise ratio of 4, where it is below 2e-5, it counts as zero.
     """
-    floor = np.zeros_like(snr_squared)
+    return _to_floor(np.array(snr_squared))
+
+
+def _to_floor(snr_squared: FloatArray) -> FloatArray:
+    """`log_floor`, in the place of its argument."""
     low = snr_squared < 16
     x = np.maximum(snr_squared[low] / 2, 1e-3)
     square = x * x
     g = (square + 1.62 * x + 0.317 * np.exp(-np.euler_gamma)) / (square + 2.12 * x + 0.317)
-    floor[low] = 0.5 * np.exp(-x) * np.log1p(g / x)
-    return floor
+    snr_squared.fill(0.0)
+    snr_squared[low] = 0.5 * np.exp(-x) * np.log1p(g / x)
+    return snr_squared
 
 
 def _unweighted(design: LogDesign, logs: FloatArray, used: BoolArray) -> FloatArray:
@@ -191,15 +197,16 @@ def _unweighted(design: LogDesign, logs: FloatArray, used: BoolArray) -> FloatAr
 
 
 def _solve(design: LogDesign, weights: FloatArray, values: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Solution and inverse of the normal matrix; ``values`` are used up."""
     unscaled = inverse(unpack(product(design.products, weights), design.columns.shape[1]))
-    return multiply(unscaled, product(design.columns.T, weights * values)), unscaled
+    return multiply(unscaled, product(design.columns.T, np.multiply(weights, values, out=values))), unscaled
 
 
 def _weighted(
-    design: LogDesign, logs: FloatArray, theta: FloatArray, used: BoolArray
+    design: LogDesign, logs: FloatArray, theta: FloatArray, used: BoolArray, spare: FloatArray
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """One weighted fit; weights are the squared signals that ``theta`` predicts."""
-    expected = product(design.columns, theta)
+    """One weighted fit; weights are the squared signals that ``theta`` predicts. ``spare`` (n, v) is written to."""
+    expected = product(design.columns, theta, spare)
     weights = np.clip(expected, -_LIMIT, _LIMIT)
     weights *= 2
     np.exp(weights, out=weights)
@@ -239,10 +246,10 @@ def _spread(design: LogDesign, residual: FloatArray, used: BoolArray, sigma: Flo
     return np.asarray(np.fmax(spread, least))
 
 
-def _log_excess(signal: FloatArray, variance: FloatArray, rician: bool) -> FloatArray:
-    ratio = signal * signal
+def _log_excess(signal: FloatArray, variance: FloatArray, rician: bool, out: FloatArray) -> FloatArray:
+    ratio = np.multiply(signal, signal, out=out)
     ratio /= variance
-    return log_floor(ratio) if rician else np.asarray(-0.5 / ratio)
+    return _to_floor(ratio) if rician else np.asarray(np.divide(-0.5, ratio, out=ratio))
 
 
 def _weight_excess(

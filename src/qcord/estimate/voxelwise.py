@@ -110,13 +110,13 @@ def form(first: FloatArray, matrix: FloatArray, second: FloatArray) -> FloatArra
     return np.asarray((first * multiply(matrix, second)).sum(axis=0))
 
 
-def product(matrix: FloatArray, block: FloatArray) -> FloatArray:
-    """``matrix @ block`` for a block (k, v) with many voxels, on the calling thread alone."""
+def product(matrix: FloatArray, block: FloatArray, out: FloatArray | None = None) -> FloatArray:
+    """``matrix @ block`` for a block (k, v) with many voxels, on the calling thread alone; into ``out`` if given."""
     m, k = matrix.shape
     v = block.shape[1]
     tile = max(16, min(256, _SERIAL // (m * k) // 16 * 16))
     whole = v // tile * tile
-    result = np.empty((m, v))
+    result = np.empty((m, v)) if out is None else out
     if whole:
         np.matmul(matrix, _tiles(block[:, :whole], tile), out=_tiles(result[:, :whole], tile))
     if whole < v:

@@ -41,7 +41,7 @@ UNITS = {"FA": "1", "MD": "mm2/s", "AD": "mm2/s", "RD": "mm2/s", "S0": "1", "V1"
 
 COMPONENTS = {"V1": 3, "tensor": 6}
 
-_BLOCK = 4096
+_BLOCK = 8192
 """Voxels a block: so many that threads seldom wait for the interpreter."""
 
 
