@@ -254,6 +254,7 @@ def test_own_sessions_that_differ_from_published_ones_stand_alone():
     unknown = within_person("MWF", "white matter")
     own = WithinPerson(0.2, 5, np.nan, "own")
     assert joined(own, unknown, 1.0) == own
+    assert joined(own, known, 0.0) == own
 
 
 def test_joined_variation_is_nearer_the_truth_and_its_limit_holds_as_often():

@@ -112,8 +112,8 @@ def joined(own: WithinPerson, known: Published, value: float) -> WithinPerson:
     """Variation from a few sessions of one's own and the published one, each by its degrees of freedom.
 
     A handful of sessions tells little: with four degrees of freedom the limit is 42 % wider than that of a known
-    variation. Where own sessions vary so much more or less that chance does not
-    explain it (F test), or the source does not tell its people and sessions, one's own stand alone.
+    variation. One's own stand alone where they vary so much more or less that chance does not explain it (F test),
+    where the source does not tell its people and sessions, and about a value of 0, of which no part is known.
 
     Parameters
     ----------
@@ -130,7 +130,7 @@ def joined(own: WithinPerson, known: Published, value: float) -> WithinPerson:
         Its source says what it is made from.
     """
     published_sd, least = known.at(value).sd, known.least_df if np.isnan(known.df) else known.df
-    if not np.isfinite(least) or not np.isfinite(own.df):
+    if not (np.isfinite(least) and np.isfinite(own.df) and published_sd > 0):
         return own
     tail = stats.f.cdf((own.sd / published_sd) ** 2, own.df, least)
     chance = 2 * min(tail, 1 - tail)
