@@ -1,5 +1,6 @@
 import json
 from dataclasses import replace
+from hashlib import sha256
 from itertools import permutations
 
 import numpy as np
@@ -10,7 +11,7 @@ from federation_sites import hospital, hospitals
 from qcord.core.errors import ImplausibleValue, MissingMetadata
 from qcord.normative.federation.cells import Limits, TooRevealing
 from qcord.normative.federation.exchange import Exchange, UnreadableExchange
-from qcord.normative.federation.ledger import new_ledger
+from qcord.normative.federation.ledger import Ledger, new_ledger
 from qcord.normative.federation.merge import CannotMerge, fit_merged, merge
 from qcord.normative.federation.prepare import Budget, prepare
 from qcord.normative.federation.privacy import Bounds
@@ -208,21 +209,26 @@ def test_a_person_at_two_sites_gets_no_noise_of_one():
 
 @pytest.mark.slow
 def test_merged_noisy_sums_widen_the_errors_to_what_they_are_off_by():
-    """Of 60 draws, departures of the effects of sex and age against the stated errors of the noise alone."""
+    """Of 60 draws by known secrets, departures of the effects of sex and age against the stated errors of the noise.
+
+    Of 800 draws the ratios are 1.06 and 1.11; of 60 each scatters by a tenth.
+    """
     tables = hospitals((200, 240, 300), cells=[("FA", "white matter", "C2:C5", "1", 0.69, 0.04)])
     exact = fit_merged(merge([export(t, terms=Terms(())) for t in tables]))
     clean = next(iter(exact)).hierarchy
     off, stated = [], []
-    for _ in range(60):
-        drawn = merge([export(t, terms=Terms(()), budget=budget(8.0)) for t in tables])
+    for draw in range(60):
+        books = [Ledger(sha256(f"{draw} {k}".encode()).digest()) for k in range(len(tables))]
+        made = [export(t, terms=Terms(()), budget=budget(8.0), ledger=b) for t, b in zip(tables, books, strict=True)]
+        drawn = merge(made)
         norm = next(iter(fit_merged(drawn)))
         without = next(iter(fit_merged(replace(drawn, noise={})))).hierarchy
         h = norm.hierarchy
         off.append((h.coefficients * h.spread - clean.coefficients * clean.spread)[1:3])
         stated.append(np.diag(h.covariance - without.covariance)[1:3] * h.spread**2)
     ratio = np.sqrt((np.array(off) ** 2).mean(axis=0) / np.array(stated).mean(axis=0))
-    assert (ratio < 1.3).all()
-    assert (ratio > 0.6).all()
+    assert (ratio < 1.2).all()
+    assert (ratio > 0.8).all()
     assert set(norm.card["noise of site means"]) == {"site0", "site1", "site2"}
 
 
