@@ -5,12 +5,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from qcord.core.grid import Grid
 from qcord.pipeline.phantom import phantom
 from qcord.pipeline.run import run
 
 ROOT = Path(__file__).resolve().parents[1]
+
+# The same examples on every machine, without a time limit; HYPOTHESIS_PROFILE=default looks for new ones.
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
 @pytest.fixture(scope="session")
