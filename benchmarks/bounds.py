@@ -102,6 +102,7 @@ def row(name: str, result: Fit, truth: float, bound: float) -> dict[str, object]
     """Spread over bound, bias over spread with and without the stated part, coverage."""
     flag = result.flag.data.ravel()
     used = ~np.isin(flag, [Flag.NO_SIGNAL, Flag.NOT_FINITE, Flag.UNPHYSICAL, Flag.NOT_CONVERGED])
+    used &= np.isfinite(np.asarray(result.maps[name].data, dtype=float).ravel())
     value = np.asarray(result.maps[name].data, dtype=float).ravel()[used]
     std = np.asarray(result.std[name].data, dtype=float).ravel()[used]
     stated = np.asarray(result.bias[name].data, dtype=float).ravel()[used] if name in result.bias else 0.0

@@ -133,7 +133,7 @@ def test_flags_and_missing_values():
     noise[4] = np.nan
     series = series_of(values, PROTOCOL)
     result = fit_covariance_tensor(series, sigma=Image(noise, series.image.grid))
-    assert result.flag.data.ravel().tolist() == [Flag.OK, Flag.NOT_FINITE, Flag.NO_SIGNAL, Flag.UNPHYSICAL, Flag.OK]
+    assert result.flag.data.ravel().tolist() == [Flag.OK, Flag.NOT_FINITE, Flag.NO_SIGNAL, Flag.NO_VALUE, Flag.OK]
     assert np.isnan(result["muFA"].data.ravel()).tolist() == [False, True, True, True, False]
     assert np.isnan(result.std["muFA"].data.ravel()).tolist() == [False, True, True, True, False]
     assert result["C_mu"].data.ravel()[3] < 0

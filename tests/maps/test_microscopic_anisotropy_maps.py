@@ -175,7 +175,7 @@ def test_flags_and_missing_values():
     noise[4] = np.nan
     series = series_of(values, PROTOCOL)
     result = fit_microscopic_anisotropy(series, sigma=Image(noise, series.image.grid))
-    expected = [Flag.OK, Flag.NOT_FINITE, Flag.NO_SIGNAL, Flag.UNPHYSICAL, Flag.NO_ERROR]
+    expected = [Flag.OK, Flag.NOT_FINITE, Flag.NO_SIGNAL, Flag.NO_VALUE, Flag.NO_ERROR]
     assert result.flag.data.ravel().tolist() == expected
     assert np.isnan(result["muFA"].data.ravel()).tolist() == [False, True, True, True, False]
     assert np.isnan(result["C_mu"].data.ravel()).tolist() == [False, True, True, False, False]

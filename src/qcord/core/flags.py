@@ -20,6 +20,7 @@ class Flag(IntEnum):
     ASSUMED_LEVEL = 11
     NO_ERROR = 12
     UNDETERMINED = 13
+    NO_VALUE = 14
 
     @property
     def sentence(self) -> str:
@@ -45,6 +46,7 @@ _SENTENCES = {
     Flag.FEW_VOXELS: "The region fills less than one voxel; partial volume governs the value.",
     Flag.NOT_SEPARABLE: "The data do not separate this region from its neighbours; no value.",
     Flag.ASSUMED_LEVEL: "No landmark fixes the level; the position along the cord was assumed.",
-    Flag.NO_ERROR: "The error of the input is not known; the value has no interval.",
+    Flag.NO_ERROR: "An error is not known here; the value has no interval.",
+    Flag.NO_VALUE: "One of the maps has no value here: noise put what it is made of out of its range. The others have.",
     Flag.UNDETERMINED: "The data leave a parameter open, as its standard error says; do not read it on its own.",
 }

@@ -145,6 +145,7 @@ def as_fit(
             if prefix + name in arrays
         }
 
+    names = [name for name in units or model.units if name in arrays]
     criterion = arrays.get("criterion")
     if criterion is None:
         criterion = corrected_criterion(n * np.square(arrays["rmse"], dtype=float), n, len(model.free))
@@ -153,10 +154,25 @@ def as_fit(
         maps(""),
         maps("std "),
         image.derive(arrays["rmse"], step),
-        image.derive(arrays["flag"], step, unit="label"),
+        image.derive(_with_gaps(arrays, names), step, unit="label"),
         image.derive(criterion, step, unit="1"),
         maps("bias "),
     )
+
+
+def _with_gaps(arrays: Mapping[str, AnyArray], names: Sequence[str]) -> AnyArray:
+    """Flags of voxels, in which none without a value or an error is a regular estimate."""
+    flag = np.array(arrays["flag"])
+
+    def gaps(array: AnyArray) -> BoolArray:
+        return np.asarray(~np.isfinite(array).reshape(*flag.shape, -1).all(axis=-1))
+
+    for name in names:
+        without = gaps(arrays[name])
+        flag[(flag == Flag.OK) & without] = Flag.NO_VALUE
+        if "std " + name in arrays:
+            flag[(flag == Flag.OK) & ~without & gaps(arrays["std " + name])] = Flag.NO_ERROR
+    return flag
 
 
 @dataclass(frozen=True, eq=False)

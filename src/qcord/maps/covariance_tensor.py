@@ -72,7 +72,7 @@ def fit_covariance_tensor(
     Fit
         Maps S0, FA, MD [mm2/s], muFA, C_mu, C_c, C_MD, OP, V_I, V_A [mm4/s2], K_bulk, K_shear, K_mu, tensor (6
         elements [mm2/s]) and covariance (21 [mm4/s2]), each with standard error; bias of all but the last two. muFA
-        and OP are NaN, and the voxel is flagged UNPHYSICAL, where noise makes V_A negative; C_mu has a value there.
+        and OP are NaN, and the voxel is flagged NO_VALUE, where noise makes V_A negative; C_mu has a value there.
 
     Raises
     ------
@@ -205,7 +205,7 @@ def _flags(finite: AnyArray, fit: LogLinear, estimates: Mapping[str, Estimate]) 
     conditions = [
         (~finite, Flag.NOT_FINITE),
         (~determined | (estimates["S0"].value < LOWEST_SNR * fit.sigma), Flag.NO_SIGNAL),
-        (~(estimates["MD"].value > 0) | ~np.isfinite(estimates["muFA"].value), Flag.UNPHYSICAL),
+        (~(estimates["MD"].value > 0), Flag.UNPHYSICAL),
         (fit.rejected > _MANY, Flag.OUTLIERS),
         (~np.isfinite(fit.sigma), Flag.NO_ERROR),
     ]

@@ -63,7 +63,7 @@ def fit_microscopic_anisotropy(
     -------
     Fit
         Maps S0, MD [mm2/s], V_I, V_A [mm4/s2], muFA, C_mu (its square), MK_I, MK_A, FA of the tensor, and OP, the order
-        parameter, each with standard error and bias. muFA and OP are NaN, and the voxel is flagged UNPHYSICAL, where
+        parameter, each with standard error and bias. muFA and OP are NaN, and the voxel is flagged NO_VALUE, where
         noise makes V_A negative; C_mu has a value there, and is what to average where muFA is low.
 
     Raises
@@ -154,7 +154,7 @@ def _merge(fit: Fit, tensor: Fit, noise: tuple[BoolArray, BoolArray], step: Step
     flag = np.array(fit.flag.data)
     usable = np.isin(flag, [Flag.OK, Flag.AT_BOUND, Flag.NOT_CONVERGED])
     flag[usable & ~known] = Flag.NO_ERROR
-    flag[usable & ~np.isfinite(maps["muFA"])] = Flag.UNPHYSICAL
+    flag[np.isin(flag, [Flag.OK, Flag.NO_ERROR]) & ~np.isfinite(maps["muFA"])] = Flag.NO_VALUE
     flag[usable & dark] = Flag.NO_SIGNAL
     history = (*fit.flag.history[:-1], step)
     units = {**{name: one.unit for name, one in fit.maps.items()}, "FA": "1", "OP": "1"}

@@ -227,11 +227,19 @@ def _values(
             for name, w in weights.items()
         }
         spread["T2ie"] = np.hypot(spread["T2ie"], np.nan_to_num(moved))
-        per_angle = np.sqrt(efficiency * (1 - efficiency)) * np.pi / 180
-        first, error, bias = efficiency_errors(dictionary, free, free_share, noise)
-        spread |= {"Efficiency": error, "RefocusingAngle": np.asarray(first / per_angle)}
+        error, bias = efficiency_errors(dictionary, free, free_share, noise)
+        spread |= {"Efficiency": error, "RefocusingAngle": _angle_error(efficiency, error)}
     values |= {"Efficiency": efficiency, "RefocusingAngle": dictionary.angles[level]}
     return values, spread, bias
+
+
+def _angle_error(efficiency: FloatArray, std: FloatArray) -> FloatArray:
+    """Standard error [deg] of the refocusing angle by that of the efficiency: what one downwards changes.
+
+    The derivative has no bound at 180 degrees.
+    """
+    angle, below = (np.rad2deg(2 * np.arcsin(np.sqrt(np.clip(e, 0, 1)))) for e in (efficiency, efficiency - std))
+    return np.asarray(angle - below)
 
 
 def _sums(x: FloatArray, times: FloatArray) -> tuple[dict[str, FloatArray], dict[str, FloatArray]]:

@@ -128,8 +128,8 @@ def spread_of_sum(
 
 def efficiency_errors(
     dictionary: Dictionary, free: Spectrum, share: FloatArray | BoolArray, noise: FloatArray
-) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Standard error (v,) of the refocusing efficiency to first order, then error and bias to second order.
+) -> tuple[FloatArray, FloatArray]:
+    """Standard error (v,) and bias of the refocusing efficiency, to second order.
 
     The echoes tell high efficiencies better than low ones: the error changes along the estimate, and the bias follows
     from that (see `qcord.estimate.second_order.errors`). Parameters as those of `angle_response`.
@@ -142,7 +142,7 @@ def efficiency_errors(
     with np.errstate(all="ignore"):
         growth = np.log(high / low) / apart
     bend = np.where(np.isfinite(growth), growth, 0.0) * std**2
-    return np.asarray(std), *errors(std[None], bend[None, None])
+    return errors(std[None], bend[None, None])
 
 
 def _place(dictionary: Dictionary, found: Spectrum, step: int) -> AnyArray:
