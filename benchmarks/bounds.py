@@ -14,6 +14,9 @@ elsewhere the bias is what the table is for.
 - less its stated bias: the same of the map less its bias. This is the one that counts: the others say why a row misses.
 - all rows, for coverage.
 
+Values that are NaN, and flagged so, are left out of a row, and those without an error out of its coverage; the last two
+columns say how many.
+
 An estimator whose spread lies below the bound is not unbiased, though its error here may be small: the bound holds for
 any whose expected value follows the truth. One above it may still be the best there is: see
 ``benchmarks/least_spread.py``.
@@ -107,6 +110,7 @@ def row(name: str, result: Fit, truth: float, bound: float) -> dict[str, object]
     std = np.asarray(result.std[name].data, dtype=float).ravel()[used]
     stated = np.asarray(result.bias[name].data, dtype=float).ravel()[used] if name in result.bias else 0.0
     corrected = value - np.nan_to_num(stated)  # a bias that is not known is not taken off
+    has = ~np.isnan(std)
     spread = float(np.diff(np.nanquantile(corrected, [0.159, 0.841]))[0]) / 2
     return {
         "value": name,
@@ -117,10 +121,11 @@ def row(name: str, result: Fit, truth: float, bound: float) -> dict[str, object]
         "bias": float(np.nanmean(corrected) - truth) / spread,
         "raw bias, SD": float(np.nanmean(value) - truth) / max(float(np.nanstd(value)), 1e-300),
         "bias less, SD": float(np.nanmean(corrected) - truth) / max(float(np.nanstd(corrected)), 1e-300),
-        "coverage": float(np.nanmean(np.abs(corrected - truth) <= 1.96 * std)),
+        "coverage": float((np.abs(corrected - truth) <= 1.96 * std)[has].mean()),
         "at bound": float((flag == Flag.AT_BOUND).mean()),
         "open": float(np.isin(flag, [Flag.AT_BOUND, Flag.UNDETERMINED]).mean()),
         "no value": float(1 - used.mean()),
+        "no error": float(1 - has.mean()),
     }
 
 

@@ -44,6 +44,9 @@ CUTOFF, LONGEST = 0.04, 0.2
 """T2 [s] below which water counts as myelin water, and above which it counts as free fluid."""
 
 _NAMES = ("S0", "MWF", "T2ie", "Efficiency", "RefocusingAngle")
+_MOVED = {"MWF": 1 / np.sqrt(3), "T2ie": 1.0}
+"""Part of what the penalty changed that is added to an error, in squares: the true MWF may as well lie anywhere between
+the two spectra; T2ie may lie beyond."""
 _OTHERS = ("bias Efficiency", "rmse", "criterion")
 
 
@@ -88,8 +91,8 @@ def myelin_water(
         follow; an amplitude counts by the chance that noise leaves it above zero. Where no myelin water is found its
         error is that of a little of it, and the voxel is flagged. Efficiency alone has a bias map. The bias that
         penalty and positivity leave in the others depends on the true spectrum, which is not known (from the spectrum
-        that was found even its sign comes out wrong); benchmarks/myelin.py shows it. In T2ie it exceeds the noise, so
-        what the penalty changed is added to that error, in squares.
+        that was found even its sign comes out wrong); benchmarks/myelin.py shows it. What the penalty changed is
+        added to the errors of T2ie, in full, and MWF, over root 3 (any place between the two), in squares.
 
     Raises
     ------
@@ -215,7 +218,7 @@ def _values(
     with np.errstate(all="ignore"):
         values, weights = _sums(x, times)
         free = unpenalised(dictionary, found)
-        moved = values["T2ie"] - _sums(free.amplitudes, times)[0]["T2ie"]
+        without = _sums(free.amplitudes, times)[0]
         free_share = chances(dictionary, free, noise)
         angle = angle_response(dictionary, free, free_share)
         share = chances(dictionary, found, noise)
@@ -226,7 +229,8 @@ def _values(
             name: noise * spread_of_sum(dictionary, found, w, shares[name], (angle, penalty))
             for name, w in weights.items()
         }
-        spread["T2ie"] = np.hypot(spread["T2ie"], np.nan_to_num(moved))
+        for name, part in _MOVED.items():
+            spread[name] = np.hypot(spread[name], part * np.nan_to_num(values[name] - without[name]))
         error, bias = efficiency_errors(dictionary, free, free_share, noise)
         spread |= {"Efficiency": error, "RefocusingAngle": _angle_error(efficiency, error)}
     values |= {"Efficiency": efficiency, "RefocusingAngle": dictionary.angles[level]}
