@@ -1,10 +1,15 @@
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from qcord.atlas.pool import levels_of, pooled, sides_of
 from qcord.core.labels import TRACTS, VERTEBRAE
-from qcord.pipeline.norm_values import _differs, observed
+from qcord.core.protocol import Protocol
+from qcord.ingest.norm_outputs import read_outputs
+from qcord.normative.fingerprint import fingerprint, settings
+from qcord.pipeline.norm_values import _differs, described, observed
 
 LEFT, RIGHT = TRACTS[4], TRACTS[5]
 CELL = ("FA", "lateral corticospinal tract", "C3:C4")
@@ -91,3 +96,19 @@ def test_placement_is_common_to_what_is_pooled():
     value, se = pooled(rows)
     assert value == 2
     np.testing.assert_allclose(se, np.sqrt(9 / 2 + 16))
+
+
+def test_protocols_of_a_run_are_those_of_its_raw_scans_with_b_values(output):
+    path = output / "sub-healthy01" / "sub-healthy01_desc-atlas_metrics.json"
+    stated = {token: own["protocol"] for token, own in json.loads(path.read_text())["Scanners"].items()}
+    assert settings(stated["dwi"])["b"] == (0.0, 800.0)
+    assert settings(stated["MTS"])["FA"] == (9.0, 15.0)
+    raw = {key.split("|")[-1]: str(fingerprint(found)) for key, found in read_outputs(output, None).sidecars.items()}
+    assert stated == raw
+
+
+def test_what_a_protocol_does_not_tell_is_left_to_the_sidecar():
+    sidecar = {"Manufacturer": "Siemens", "EchoTime": 0.06}
+    assert described(sidecar, None) == sidecar
+    protocol = Protocol({"BValue": np.array([0.0, 800.0, 800.0]), "EchoTime": np.full(3, np.nan)})
+    assert described(sidecar, protocol) == {**sidecar, "BValue": [0.0, 800.0]}

@@ -1,13 +1,15 @@
 """Values of a visit as observations of the cells that norms have: same metric, region, level and definition."""
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from qcord.atlas.pool import levels_of, pooled, sides_of
+from qcord.core.protocol import Protocol
 from qcord.ingest.people import Person, manufacturer
-from qcord.normative.fingerprint import fingerprint
+from qcord.normative.fingerprint import NUMBERS, OTHER_NAMES, fingerprint
 from qcord.report.findings import Findings
 
 Cell = tuple[str, str, str]
@@ -65,11 +67,20 @@ def scanners(findings: Findings) -> dict[str, dict[str, str]]:
     for token, place in findings.located.items():
         own = {k: str(place.image.metadata.get(field) or "").strip() for k, field in names.items()}
         maker = manufacturer(own["manufacturer"])
-        protocol = fingerprint(place.image.metadata)
+        protocol = fingerprint(described(place.image.metadata, findings.protocols.get(token)))
         found[token] = {**own, "manufacturer": maker, "contrast": place.entities.suffix}
         if protocol is not None:
             found[token]["protocol"] = str(protocol)
     return found
+
+
+def described(metadata: Mapping[str, Any], protocol: Protocol | None) -> dict[str, Any]:
+    """Sidecar of an image with what the settings of the whole series add, such as b-values."""
+    columns = {} if protocol is None else protocol.columns
+    wanted = {name for name, _, _ in NUMBERS} | set(OTHER_NAMES.values())
+    numbers = {k: np.asarray(v, dtype=float) for k, v in columns.items() if k in wanted}
+    own = {k: np.unique(v[np.isfinite(v)]).tolist() for k, v in numbers.items()}
+    return {**metadata, **{k: v for k, v in own.items() if v}}
 
 
 def observed(

@@ -132,6 +132,7 @@ def process(request: Request, progress: Progress = lambda stage: None) -> Findin
         settings=request.settings.model_dump(),
         extra={token: prepared[token].extra for token in located if prepared[token].extra},
         transmit_field=field,
+        protocols={t: one.series.protocol for t, one in prepared.items() if t in located and one.series is not None},
     )
 
 

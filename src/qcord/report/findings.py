@@ -13,6 +13,7 @@ from qcord.atlas.project import Atlas
 from qcord.core.entities import Entities
 from qcord.core.fit import Fit
 from qcord.core.image import Image, Step
+from qcord.core.protocol import Protocol
 from qcord.core.series import Series
 from qcord.report.comparison import Comparison
 
@@ -124,6 +125,8 @@ class Findings:
         Transmit field of the visit.
     comparison : Comparison or None
         The visit beside healthy people; None where there are no norms.
+    protocols : mapping of str to Protocol
+        Settings of each measurement of a series, by its token.
     """
 
     subject: str
@@ -139,6 +142,7 @@ class Findings:
     extra: Mapping[str, Mapping[str, Image | Series]] = field(default_factory=dict)
     transmit_field: Field | None = None
     comparison: Comparison | None = None
+    protocols: Mapping[str, Protocol] = field(default_factory=dict)
 
     @property
     def prefix(self) -> str:
