@@ -232,8 +232,27 @@ def test_output_folder_whose_raw_data_is_gone(outputs, tmp_path):
     people = tmp_path / "elsewhere" / "participants.tsv"
     added = norm_add(outputs, tmp_path / "norms", site="here", participants=people)
     assert added.accepted == 3
-    assert any("protocols are left empty" in n for n in added.notes)
+    assert any("the protocol of 1 series: it is left empty" in n for n in added.notes)
     assert norm_query(tmp_path / "norms")["protocol"].isna().all()
+
+
+def test_without_raw_data_the_tables_of_a_run_tell_the_protocol(outputs, tmp_path):
+    (tmp_path / "raw").rename(tmp_path / "elsewhere")
+    stated = {
+        "manufacturer": "Siemens",
+        "scanner": "Prisma",
+        "site": "",
+        "protocol": "Siemens Prisma, b 0/800 #12345678",
+    }
+    facts = outputs / "sub-01" / "sub-01_desc-atlas_metrics.json"
+    write(facts, json.dumps({"Scanners": {"dwi": stated}}))
+    people = tmp_path / "elsewhere" / "participants.tsv"
+    added = norm_add(outputs, tmp_path / "norms", site="here", participants=people)
+    assert not any("protocol" in n for n in added.notes)
+    found = norm_query(tmp_path / "norms")
+    assert set(found["protocol"]) == {stated["protocol"]}
+    assert set(found["manufacturer"]) == {"Siemens"}
+    assert set(found["scanner"]) == {"Prisma"}
 
 
 @pytest.mark.real

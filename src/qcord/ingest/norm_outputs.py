@@ -78,9 +78,14 @@ def read_outputs(
     sidecars = {
         str(key): _sidecars(folder, raw, *str(key).split("|")) for key in keys.drop_duplicates() if isinstance(key, str)
     }
-    notes = [] if any(sidecars.values()) else ["the raw data set is not at hand: protocols are left empty"]
+    stated = _stated(folder)
+    unknown = sum(not found and key not in stated for key, found in sidecars.items())
+    notes = [f"neither raw scans nor tables tell the protocol of {unknown} series: it is left empty"] if unknown else []
     kept = ["participant_id", "session_id", "metric", "unit", "region", "level", "value", "se", "software"]
     frame = frame[kept].assign(quality=frame["flag"], images=keys)
+    for name in ("protocol", "manufacturer", "scanner"):  # the raw scans go first
+        words = {k: own.get(name) or None for k, own in stated.items() if not sidecars.get(k)}
+        frame[name] = as_text(keys.map(words))
     if participants is None and how.participants is None:
         places = [p / "participants.tsv" for p in (folder, raw) if p is not None]
         participants = next((p for p in places if p.is_file()), None)
@@ -127,6 +132,18 @@ def _raw_folder(folder: Path) -> Path | None:
     raw = links.get("raw") if isinstance(links, dict) else None
     place = folder / str(raw) if raw else None
     return place if place is not None and place.is_dir() else None
+
+
+def _stated(folder: Path) -> dict[str, Mapping[str, Any]]:
+    """What the tables of each visit state of the scanner and protocol of each series, by its key."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for path in sorted(folder.glob(_ATLAS)):
+        facts = path.with_suffix(".json")
+        scanners = read_sidecar(facts).get("Scanners") if facts.is_file() else None
+        subject, _, session = path.name.removesuffix("_desc-atlas_metrics.tsv").removeprefix("sub-").partition("_ses-")
+        if isinstance(scanners, dict):
+            found |= {f"{subject}|{session}|{token}": own for token, own in scanners.items() if isinstance(own, dict)}
+    return found
 
 
 def _sidecars(folder: Path, raw: Path | None, subject: str, session: str, source: str) -> list[dict[str, Any]]:
