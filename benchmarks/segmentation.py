@@ -1,8 +1,10 @@
 """Cord masks against the masks that exist for the real scans: overlap, area, time.
 
-Run ``python benchmarks/segmentation.py [part of a name ...]``; the scans are looked for in QCORD_TEST_DATA. The masks
-judge, they are never an input. "manual" masks were drawn by people on that image; "software" masks come from other
-programs (and some are generous); "rough" ones only mark the place, so their overlap says little.
+Run ``python benchmarks/segmentation.py [agreement | part of a name ...]``; the scans are looked for in QCORD_TEST_DATA.
+The masks judge, they are never an input. ``agreement`` prints, of anatomical contrasts, how areas by qcord relate to
+those of the masks, with the spread between people: the numbers of `qcord.normative.outlines`. "manual" masks were drawn
+by people on that image; "software" masks come from other programs (and some are generous); "rough" ones only mark the
+place, so their overlap says little.
 """
 
 import os
@@ -100,14 +102,14 @@ def overlap(first: np.ndarray, second: np.ndarray) -> float:
     return float(2 * (first & second).sum() / max(1, first.sum() + second.sum()))
 
 
-def row(case: Case) -> str:
-    """Measure one case."""
+def row(case: Case) -> tuple[str, float]:
+    """Measure one case; the area over that of the judge is NaN where there is none."""
     image = read(DATA / case.scan, case.contrast)
     began = time.perf_counter()
     try:
         found = segment_cord(image, case.contrast)
     except QcordError as error:
-        return f"{case.name:24s} {error}"
+        return f"{case.name:24s} {error}", np.nan
     seconds = time.perf_counter() - began
     on = found.confidence > 0
     pixel = image.grid.spacing[0] * image.grid.spacing[1]
@@ -115,20 +117,42 @@ def row(case: Case) -> str:
     text = f"{case.name:24s} {seconds:5.2f} s  slices {on.sum():3d}/{len(on):3d}  area {area[on].mean():5.1f} mm2"
     judge = DATA / case.judge if case.judge else None
     if judge is None or not judge.exists():
-        return text
+        return text, np.nan
     mask = read(judge, case.contrast).data > 0.5
     both = on & mask.any(axis=(0, 1))
     ratio = area[both].sum() / (mask.sum(axis=(0, 1))[both].sum() * pixel)
     common = overlap(found.mask.data[..., both], mask[..., both])
     text += f"  Dice {overlap(found.mask.data, mask):.3f}  in slices of both {common:.3f}"
-    return text + f"  area ratio {ratio:.3f}  ({case.kind})"
+    return text + f"  area ratio {ratio:.3f}  ({case.kind})", float(ratio)
+
+
+def agreement() -> None:
+    """Mean logarithm of the ratio of areas by contrast, a person counting once, and the spread between people."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for case in cases():
+        if case.contrast in {"T2w", "T2star", "T1w"} and case.kind in {"manual", "software"}:
+            first, second = case.name.split()[:2]
+            person = second if first == "crop" else first.partition("/")[0]
+            text, ratio = row(case)
+            if np.isfinite(ratio):
+                print(text, flush=True)
+                found.setdefault(case.contrast, {}).setdefault(person, []).append(float(np.log(ratio)))
+    squares, freedom = 0.0, 0
+    for contrast, people in found.items():
+        logs = np.array([np.mean(own) for own in people.values()])
+        squares, freedom = squares + float(((logs - logs.mean()) ** 2).sum()), freedom + len(logs) - 1
+        print(f"{contrast}: mean logarithm {logs.mean():.3f}, {len(logs)} people")
+    print(f"spread between people {np.sqrt(squares / freedom):.3f}, {freedom} degrees of freedom")
 
 
 def main() -> None:
     words = sys.argv[1:]
+    if words == ["agreement"]:
+        agreement()
+        return
     for case in cases():
         if not words or any(w in case.name for w in words):
-            print(row(case), flush=True)
+            print(row(case)[0], flush=True)
     print(f"largest memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")
 
 

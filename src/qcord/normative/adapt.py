@@ -12,6 +12,7 @@ from qcord.normative.fit import CELL
 from qcord.normative.hierarchical import spreads
 from qcord.normative.hierarchy import Sites
 from qcord.normative.norm import Cell, Norm, Norms, with_card
+from qcord.normative.outlines import scaled
 from qcord.normative.protocols import parted
 from qcord.normative.shape import weights
 from qcord.normative.statistics import rows
@@ -77,7 +78,8 @@ def _usual(norm: Norm, controls: pd.DataFrame, site: str) -> tuple[pd.DataFrame,
 
 def adapt_norm(norm: Norm, controls: pd.DataFrame, *, site: str) -> Norm:
     """One norm with a site learnt from the values of its healthy people, all of a usual protocol; see `adapt`."""
-    data = rows(controls.assign(site=site), norm.terms)
+    on = scaled(controls, norm.cell.metric, norm.card, np.ones(len(controls), dtype=bool))
+    data = rows(on.rows.assign(site=site), norm.terms)
     h = norm.hierarchy
     maker = str(data.manufacturer[0])
     people = spreads(h.variances, len(h.manufacturers))[0]

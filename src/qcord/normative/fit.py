@@ -13,6 +13,7 @@ from qcord.core.errors import ImplausibleValue, SetApartWarning
 from qcord.normative.hierarchical import estimate, spreads
 from qcord.normative.hierarchy import Hierarchy
 from qcord.normative.norm import Cell, Norm, Norms
+from qcord.normative.outlines import drawn_by
 from qcord.normative.predict import predict
 from qcord.normative.protocols import parted, usual_protocols
 from qcord.normative.shape import NORMAL, Shape, fit_shape, weights
@@ -154,6 +155,8 @@ def _fit(
         card["protocols"] = {m: {k: list(v) for k, v in own.items()} for m, own in usual[name.metric].items()}
     if apart:
         card["set apart"] = apart
+    if programs := drawn_by(observations):
+        card["software"] = programs
     return replace(norm, shape=shape, widening=widening, card=card)
 
 

@@ -10,6 +10,7 @@ from qcord.core.arrays import FloatArray
 from qcord.core.errors import ExtrapolationWarning
 from qcord.normative.fit import CELL
 from qcord.normative.norm import Cell, Norm, Norms
+from qcord.normative.outlines import scaled
 from qcord.normative.predict import Part, Prediction, predict_parts
 from qcord.normative.protocols import deviations
 from qcord.normative.shape import blurred_score
@@ -24,6 +25,9 @@ SIDE = 1.959963984540054
 
 _HALVINGS = 50
 
+_OF_UNIT = ("expected", "expected_sd")
+"""Columns in the unit of the value, on the scale of its outlines."""
+
 REACH = 5.0
 """Years beyond the ages of a norm from which on a value is extrapolated."""
 
@@ -37,8 +41,9 @@ def score(norms: Norms | Norm, observations: pd.DataFrame) -> pd.DataFrame:
         Norms.
     observations : DataFrame
         One row a value; columns metric, region, level, value, se, age, sex, site, manufacturer (and height, where a
-        norm takes it; protocol, where known). A site that the norm knows is compared with its own people, others with
-        those of their manufacturer.
+        norm takes it; protocol and software, where known). Areas and diameters by outlines of another kind than those
+        of the norm are brought to its scale first (`qcord.normative.outlines`). A site that the norm knows is compared
+        with its own people, others with those of their manufacturer.
 
     Returns
     -------
@@ -74,9 +79,12 @@ def score(norms: Norms | Norm, observations: pd.DataFrame) -> pd.DataFrame:
         result.loc[index[~good], "note"] = np.where(np.isfinite(value), why, "no value")[~good]
         if good.any():
             chosen = index[good]
-            scored = _score(norm, part[good])
+            known = text(part[good], "site")
+            on = scaled(part[good], norm.cell.metric, norm.card, np.isin(known.astype(str), norm.hierarchy.sites.name))
+            scored = _score(norm, on.rows)
             for name in COLUMNS:
                 result.loc[chosen, name] = scored[name]
+            result.loc[chosen, list(_OF_UNIT)] *= on.factor[:, None]
     beyond = int(result["note"].str.startswith("age outside").sum())
     if beyond:
         warnings.warn(

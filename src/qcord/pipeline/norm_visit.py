@@ -12,6 +12,7 @@ from qcord.ingest.bids import Visit
 from qcord.ingest.people import Person
 from qcord.normative.centiles import centiles
 from qcord.normative.norm import Norm, Norms
+from qcord.normative.outlines import OWN, outline_ratio
 from qcord.pipeline.norm_score import read_metrics, score_rows
 from qcord.pipeline.norm_values import as_observations, definitions, observed, scanners
 from qcord.pipeline.store import package_version
@@ -114,6 +115,9 @@ def _curves(scored: pd.DataFrame, norms: Norms, earlier: pd.DataFrame) -> dict[C
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExtrapolationWarning)  # the chart hatches these ages
             table = centiles(norm, ages, str(row["sex"]), **place, probabilities=PROBABILITIES)
+        ratio, _ = outline_ratio(norm.cell.metric, OWN, [str(p) for p in norm.card.get("software", [])])
+        heights = ["value", "low", "high"]
+        table[heights] *= ratio
         found[cell] = Curves(table, norm.count, _near(norm, row), norm.ages)
     return found
 

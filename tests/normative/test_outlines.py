@@ -1,0 +1,95 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from healthy_people import people
+from qcord.normative.adapt import adapt_norm
+from qcord.normative.fit import fit_norm
+from qcord.normative.norm import Norms
+from qcord.normative.outlines import RATIOS, SPREAD, drawn_by, outline_ratio, scaled
+from qcord.normative.score import score
+
+
+def drawn(table, software="SCT 6.1", metric="area T2w"):
+    return table.assign(metric=metric, software=software)
+
+
+@pytest.fixture(scope="module")
+def norm():
+    return fit_norm(drawn(people(30, 8, seed=1)))
+
+
+@pytest.mark.parametrize("contrast", RATIOS)
+@pytest.mark.parametrize("name", ["area", "diameter_AP", "diameter_RL"])
+def test_ratios_of_both_directions_cancel_and_diameters_make_the_area(contrast, name):
+    there, error = outline_ratio(f"{name} {contrast}", "qcord 0.1.0", ["SCT"])
+    back, same = outline_ratio(f"{name} {contrast}", "SCT 6", ["qcord"])
+    assert there > 1
+    assert there * back == pytest.approx(1)
+    assert error == same > 0
+    both = np.prod([outline_ratio(f"{n} {contrast}", "qcord", ["SCT"])[0] for n in ("diameter_AP", "diameter_RL")])
+    assert both == pytest.approx(outline_ratio(f"area {contrast}", "qcord", ["SCT"])[0])
+
+
+@pytest.mark.parametrize(
+    ("metric", "software", "programs"),
+    [
+        ("area T2w", "qcord 0.1.0", []),
+        ("area T2w", "", ["SCT"]),
+        ("area T2w", "qcord", ["qcord"]),
+        ("area T2w", "qcord", ["SCT", "qcord"]),
+        ("area T2w", "JIM", ["SCT"]),
+        ("area dwi", "qcord", ["SCT"]),
+        ("solidity T2w", "qcord", ["SCT"]),
+        ("FA", "qcord", ["SCT"]),
+    ],
+)
+def test_nothing_is_changed_where_no_ratio_is_known(metric, software, programs):
+    assert outline_ratio(metric, software, programs) == (1.0, 0.0)
+    table = pd.DataFrame({"value": [70.0], "software": [software]})
+    assert scaled(table, metric, {"software": programs}).rows is table
+
+
+def test_the_card_names_the_programs_and_travels(norm):
+    assert norm.card["software"] == ["SCT"]
+    assert Norms.from_json(Norms.of([norm]).to_json())[norm.cell].card["software"] == ["SCT"]
+    assert drawn_by(pd.DataFrame({"software": ["qcord 0.1.0", None, "SCT 5", "SCT 6"]})) == ["SCT", "qcord"]
+
+
+def test_people_whose_outlines_are_wider_are_standard_normal():
+    """Unseen sites; ratios of areas spread between people as they do between scans."""
+    table = people(70, 8, seed=1)
+    unseen = table["site"] >= "s030"
+    norm, new = fit_norm(drawn(table[~unseen])), table[unseen]
+    ratio = np.exp(np.random.default_rng(3).normal(RATIOS["T2w"][0], SPREAD, len(new)))
+    wider = new.assign(value=new["value"] * ratio)
+    plain = score(norm, drawn(wider, software=None))["z"]
+    z = score(norm, drawn(wider, software="qcord 0.1.0"))["z"]
+    assert plain.mean() > 0.4
+    assert abs(z.mean()) < 0.2
+    assert 0.85 < z.std() < 1.1
+    assert score(norm, drawn(new))["z"].std() == pytest.approx(1, abs=0.12)
+
+
+def test_expected_values_are_on_the_scale_of_the_value(norm):
+    one = drawn(people(1, 1, seed=4)).assign(site="elsewhere")
+    ratio, _ = outline_ratio("area T2w", "qcord", ["SCT"])
+    theirs, own = (
+        score(norm, one.assign(value=one["value"] * f, software=s)).iloc[0] for f, s in ((1, "SCT"), (ratio, "qcord"))
+    )
+    assert own["value"] == pytest.approx(theirs["value"] * ratio)
+    assert own["expected"] == pytest.approx(theirs["expected"] * ratio)
+    assert own["z_high"] - own["z_low"] > theirs["z_high"] - theirs["z_low"]
+    assert abs(own["z"]) <= abs(theirs["z"])
+    assert own["z"] * theirs["z"] > 0
+
+
+def test_a_site_learnt_by_either_outline_gives_the_same_scores(norm):
+    controls, patient = (drawn(people(1, n, seed=s)).assign(site="here") for n, s in ((6, 5), (1, 6)))
+    ratio, _ = outline_ratio("area T2w", "qcord", ["SCT"])
+    scores = []
+    for factor, software in ((1.0, "SCT 6.1"), (ratio, "qcord 0.1.0")):
+        tables = [t.assign(value=t["value"] * factor, software=software) for t in (controls, patient)]
+        scores.append(score(adapt_norm(norm, tables[0], site="here"), tables[1]).iloc[0])
+    for name in ("z", "z_low", "z_high"):
+        assert scores[0][name] == pytest.approx(scores[1][name])
