@@ -85,11 +85,12 @@ class Grid:
 
     def matches(self, other: "Grid") -> bool:
         """Whether both have the same shape and their corners agree within `TOLERANCE` voxels."""
-        if self.shape != other.shape:
-            return False
+        return self.shape == other.shape and self.distance(other) <= TOLERANCE * min(self.spacing)
+
+    def distance(self, other: "Grid") -> float:
+        """Largest distance [mm] between the corners of two grids of the same shape."""
         corners = np.array(list(product(*[(0, n - 1) for n in self.shape])), dtype=float)
-        shift = np.linalg.norm(self.world(corners) - other.world(corners), axis=-1).max()
-        return bool(shift <= TOLERANCE * min(self.spacing))
+        return float(np.linalg.norm(self.world(corners) - other.world(corners), axis=-1).max())
 
     def crop(self, start: ArrayLike, stop: ArrayLike) -> "Grid":
         """Grid of the block of voxels from ``start`` up to, not including, ``stop``."""
@@ -112,8 +113,9 @@ class Grid:
 def require_same_grid(first: Grid, second: Grid, what: str, other: str) -> None:
     """Raise `GridMismatch` unless both grids agree; ``what`` and ``other`` name the two images."""
     if not first.matches(second):
+        apart = f", up to {first.distance(second):.3g} mm apart" if first.shape == second.shape else ""
         raise GridMismatch(
-            f"{what} lies on {first!r} and {other} on {second!r}, expected the same grid; "
+            f"{what} lies on {first!r} and {other} on {second!r}{apart}, expected the same grid; "
             "resample one of them to the other first."
         )
 

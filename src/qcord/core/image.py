@@ -8,7 +8,7 @@ import numpy as np
 
 from qcord.core.arrays import AnyArray, BoolArray
 from qcord.core.entities import Entities
-from qcord.core.errors import EmptyRegion, GridMismatch
+from qcord.core.errors import EmptyRegion, GridMismatch, ImplausibleValue
 from qcord.core.grid import Grid, require_same_grid
 
 
@@ -103,12 +103,18 @@ def mask_of(image: Image | None, grid: Grid, what: str = "the mask") -> BoolArra
     ------
     GridMismatch
         If the mask lies on another grid.
+    ImplausibleValue
+        If it holds several volumes.
     EmptyRegion
         If it holds no voxel.
     """
     if image is None:
         return np.ones(grid.shape, dtype=bool)
     require_same_grid(image.grid, grid, image.label, "the image it is used for")
+    if image.n_volumes > 1:
+        raise ImplausibleValue(
+            f"{image.label} ({what}) holds {image.n_volumes} volumes, expected one; choose one or join them."
+        )
     with np.errstate(invalid="ignore"):
         mask = np.asarray(image.data.reshape(grid.shape) > 0.5)
     if not mask.any():

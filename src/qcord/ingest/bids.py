@@ -107,6 +107,11 @@ def find_visits(
     return tuple(_select(kept, sessions, "ses-", lambda v: v.session or ""))
 
 
+def stem_of(path: Path) -> str:
+    """File name of an image without ``.nii`` or ``.nii.gz``."""
+    return path.name.removesuffix(".gz").removesuffix(".nii")
+
+
 def _select(visits: list[Visit], wanted: Iterable[str] | None, prefix: str, key: Any) -> list[Visit]:
     if wanted is None:
         return visits

@@ -12,6 +12,12 @@ from qcord.core.protocol import Protocol
 B0_LIMIT = 50.0
 """b-values [s/mm2] up to which a volume counts as not diffusion-weighted (vendors write 0 to 50)."""
 
+LEAST_WEIGHTED = 20.0
+"""Highest b-value [s/mm2] of a series below which its b-values are taken for ms/um2."""
+
+EVEN = 1.1
+"""Ratio of lengths of directions up to which they differ by rounding: b-values scaled by their squares differ by 20 %."""
+
 SHAPES = {"lte": 1.0, "ste": 0.0, "pte": -0.5, "linear": 1.0, "spherical": 0.0, "planar": -0.5}
 """Words for the shape of a b-tensor (linear, spherical, planar tensor encoding)."""
 
@@ -54,14 +60,14 @@ def read_gradients(
     UnreadableFile
         If a file holds something else.
     ImplausibleValue
-        If numbers of volumes, b-values, shapes and directions differ, a weighted volume has no direction, or a shape
-        is none.
+        If numbers of volumes, b-values, shapes and directions differ, a weighted volume has no direction, directions
+        of the same b-value differ in length, or a b-value or shape is none.
 
     Notes
     -----
     FSL's directions are in voxel axes, with x reversed when the determinant of the affine is positive.
     """
-    b = _of_volumes(_table(bval).ravel(), bval.name, n_volumes)
+    b = _b_values(bval, n_volumes)
     weighted = b > B0_LIMIT
     columns: dict[str, FloatArray] = {"BValue": b}
     needed = weighted
@@ -70,6 +76,8 @@ def read_gradients(
         needed = weighted & (columns["BDelta"] != 0)
     directions = _of_volumes(_columns(_table(bvec), bvec.name), bvec.name, n_volumes)
     unit, found = _unit_vectors(directions, weighted)
+    used = needed & found
+    _require_even(np.linalg.norm(directions[used], axis=1), b[used], bvec.name)
     bad = np.flatnonzero(needed & ~found)
     if bad.size:
         raise ImplausibleValue(
@@ -106,6 +114,42 @@ def to_fsl(directions: FloatArray, affine: FloatArray) -> FloatArray:
     return np.asarray((directions @ rotation) * flip)
 
 
+def _b_values(path: Path, n_volumes: int) -> FloatArray:
+    """b-values (n,) [s/mm2] of a file."""
+    b = _of_volumes(_table(path).ravel(), path.name, n_volumes)
+    bad = np.flatnonzero(~np.isfinite(b))
+    if bad.size:
+        raise ImplausibleValue(
+            f"{path.name} gives volume {bad[0]} the b-value {b[bad[0]]:g}, expected a number in s/mm2; correct the file."
+        )
+    top = b.max(initial=0)
+    if 0 < top < LEAST_WEIGHTED and len(np.unique(b)) > 1:
+        raise ImplausibleValue(
+            f"The highest b-value in {path.name} is {top:g}, expected hundreds of s/mm2 (often ms/um2 given instead of "
+            "s/mm2); give the values in s/mm2."
+        )
+    return b
+
+
+def _require_even(length: FloatArray, b: FloatArray, name: str) -> None:
+    """Raise unless directions of the same b-value have the same length.
+
+    Some scanners write one b-value for all shells and scale the directions by the square root of its share, others
+    write directions that were never made unit vectors; which of both cannot be told.
+    """
+    if not len(length):
+        return
+    same = np.abs(b[:, None] - b) <= 0.05 * np.maximum(b[:, None], b)
+    ratio = np.where(same, length[:, None] / length, 1.0)
+    first, second = np.unravel_index(int(np.argmax(ratio)), ratio.shape)
+    if ratio[first, second] > EVEN:
+        raise ImplausibleValue(
+            f"{name} holds directions of length {length[second]:.3g} and {length[first]:.3g} at b = {b[first]:g} s/mm2, "
+            "expected unit vectors; make them unit vectors, and where the square of the length is the share of the "
+            "b-value, correct that in the bval file."
+        )
+
+
 def _of_volumes(values: FloatArray, name: str, n_volumes: int) -> FloatArray:
     if len(values) != n_volumes:
         raise ImplausibleValue(
@@ -118,7 +162,7 @@ def _of_volumes(values: FloatArray, name: str, n_volumes: int) -> FloatArray:
 def _unit_vectors(directions: FloatArray, weighted: BoolArray) -> tuple[FloatArray, BoolArray]:
     """Directions (n, 3) of length one, zero where there is no weighting or no direction; and where there is one."""
     length = np.linalg.norm(directions, axis=1)
-    found = np.asarray(weighted & (length > 0.5))
+    found = np.asarray(weighted & (length > 1e-3) & np.isfinite(length))
     unit = np.zeros_like(directions)
     unit[found] = directions[found] / length[found, None]
     return unit, found
@@ -138,18 +182,24 @@ def _lines(path: Path) -> list[str]:
     if not path.is_file():
         raise MissingMetadata(f"{path.name} does not exist; put the gradient table beside the image.")
     try:
-        return path.read_text().replace(",", " ").splitlines()
-    except UnicodeDecodeError as error:
+        return path.read_text(encoding="utf-8-sig").replace(",", " ").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
         raise UnreadableFile(f"{path.name} holds something other than rows of numbers ({error}); repair it.") from error
 
 
 def _table(path: Path) -> FloatArray:
     lines = _lines(path)
     try:
-        rows = [[float(v) for v in line.split()] for line in lines]
-        return np.array([r for r in rows if r])
+        rows = [r for r in ([float(v) for v in line.split()] for line in lines) if r]
     except ValueError as error:
         raise UnreadableFile(f"{path.name} holds something other than rows of numbers ({error}); repair it.") from error
+    sizes = sorted({len(r) for r in rows})
+    if len(sizes) > 1:
+        raise ImplausibleValue(
+            f"{path.name} has rows of {sizes[0]} and of {sizes[-1]} numbers, expected rows of one length; convert the "
+            "series again."
+        )
+    return np.array(rows)
 
 
 def _columns(table: FloatArray, name: str) -> FloatArray:

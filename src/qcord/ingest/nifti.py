@@ -12,7 +12,7 @@ import numpy as np
 from qcord.core.arrays import AnyArray
 from qcord.core.entities import Entities
 from qcord.core.errors import ImplausibleValue, UnknownName, UnreadableFile
-from qcord.core.grid import Grid, reorient
+from qcord.core.grid import Grid, axes_of, reorient
 from qcord.core.image import Image
 
 _TURNED = 131_072
@@ -48,7 +48,7 @@ def read_image(
     UnreadableFile
         If the file is absent, truncated, not NIfTI, complex or RGB.
     ImplausibleValue
-        If it has more than four dimensions, fewer than three, or no orientation.
+        If it has more than four dimensions, fewer than three, no orientation, or two that contradict each other.
     """
     path = Path(path)
     name = source or path.name
@@ -78,14 +78,26 @@ def read_sidecar(path: Path | str) -> dict[str, Any]:
     return content
 
 
-def _open(path: Path, name: str) -> Any:
+def require_file(path: Path, name: str) -> None:
+    """Raise `UnreadableFile` unless there is a file of this path; ``name`` stands in the message."""
+    if path.is_dir():
+        raise UnreadableFile(f"{name} is a folder, expected a file; give the path of the file in it.")
     if not path.is_file():
         raise UnreadableFile(f"{name} does not exist; check the path.")
+
+
+def _open(path: Path, name: str) -> Any:
+    require_file(path, name)
     try:
-        return nib.load(path)
+        nifti = nib.load(path)
     except (nib.filebasedimages.ImageFileError, nib.spatialimages.HeaderDataError, OSError, EOFError) as error:
         reason = str(error).split("\n")[0]
         raise UnreadableFile(f"{name} is not a readable NIfTI file ({reason}); convert or copy it again.") from error
+    if not isinstance(nifti, nib.Nifti1Pair):  # Analyze files do not say what is left, others hold no units or codes
+        raise UnreadableFile(
+            f"{name} is a file of the kind {type(nifti).__name__.removesuffix('Image')}, expected NIfTI; convert it."
+        )
+    return nifti
 
 
 def _values(nifti: Any, name: str) -> AnyArray:
@@ -130,13 +142,28 @@ def _spatial(data: AnyArray, name: str) -> AnyArray:
 
 def _affine(nifti: Any, name: str) -> AnyArray:
     header = nifti.header
-    codes = [int(header[c]) if c in header else 1 for c in ("qform_code", "sform_code")]
+    codes = [int(header[c]) for c in ("qform_code", "sform_code")]
     if codes == [0, 0]:
         raise ImplausibleValue(
             f"{name} has neither a qform nor an sform, so left and right are unknown; expected one of them; "
             "convert it from DICOM again or set the orientation."
         )
+    if codes[0] == codes[1]:  # of one and the same space; an sform of another space may be turned against the qform
+        _require_agreement(header.get_qform(), header.get_sform(), name)
     return np.asarray(nifti.affine, dtype=float)
+
+
+def _require_agreement(qform: AnyArray, sform: AnyArray, name: str) -> None:
+    """Raise `ImplausibleValue` if the two matrices of a header say that an axis runs another way."""
+    if not all(np.isfinite(m).all() and abs(np.linalg.det(m[:3, :3])) > 1e-9 for m in (qform, sform)):
+        return
+    axes = axes_of(qform), axes_of(sform)
+    ways = [m[:3, :3] / np.linalg.norm(m[:3, :3], axis=0) for m in (qform, sform)]
+    if (np.sum(ways[0] * ways[1], axis=0) < 0.5).any():  # 60 degrees: no rounding, and no turn of the patient
+        raise ImplausibleValue(
+            f"The axes of {name} run {axes[0]} by its qform and {axes[1]} by its sform, both of the same space, "
+            "expected the same; find out which is right and copy it to the other."
+        )
 
 
 def _entities(path: Path) -> Entities:

@@ -14,7 +14,7 @@ from qcord.core.image import Image
 from qcord.core.protocol import Protocol
 from qcord.core.series import Series
 from qcord.core.units import require_plausible
-from qcord.ingest.bids import Scan, inherited_files
+from qcord.ingest.bids import Scan, inherited_files, stem_of
 from qcord.ingest.gradients import read_gradients
 from qcord.ingest.nifti import read_image
 
@@ -50,12 +50,13 @@ class Group:
 
     @property
     def entities(self) -> Entities:
-        """Name of the series: that of its first file without the entities that tell its files apart."""
+        """Name of the series: that of its first file without the entities that tell its files apart, compressed."""
         first = self.scans[0].entities
         plain: dict[str, str | None] = dict.fromkeys(LINKING)
         if _acq_links(self.kind, first):
             plain["acq"] = None
-        return first.replace("MP2RAGE" if self.kind == "qmri" and first.suffix == "UNIT1" else None, None, **plain)
+        suffix = "MP2RAGE" if self.kind == "qmri" and first.suffix == "UNIT1" else None
+        return first.replace(suffix, ".nii.gz", **plain)
 
 
 def group_scans(scans: Sequence[Scan]) -> tuple[tuple[Group, ...], tuple[tuple[str, str], ...]]:
@@ -118,14 +119,20 @@ def load_diffusion(group: Group) -> Series:
     MissingMetadata
         If bval or bvec are absent.
     ImplausibleValue
-        If the numbers of volumes and gradients differ, or a volume holds no finite number.
+        If there are several files, the numbers of volumes and gradients differ, or a volume holds no finite number.
     """
     scan = group.scans[0]
+    if len(group.scans) > 1:
+        raise ImplausibleValue(
+            f"{scan.name} and {group.scans[1].name} are given as one diffusion series, expected one 4-D file; join the "
+            "files and their gradients, or process them one by one."
+        )
     image = _read(scan)
     tables: dict[str, Path | None] = {}
     for extension in (".bval", ".bvec", ".bdelta", ".bvec2"):
         files = inherited_files(scan.path, scan.root, scan.entities, extension)
-        tables[extension] = files[-1] if files else None
+        beside = scan.path.with_name(stem_of(scan.path) + extension)
+        tables[extension] = beside if beside.is_file() else files[-1] if files else None
     bval, bvec = tables[".bval"], tables[".bvec"]
     if bval is None or bvec is None:
         raise MissingMetadata(

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from qcord.core.entities import Entities
-from qcord.core.errors import MissingMetadata, UnknownName, UnreadableFile
+from qcord.core.errors import MissingMetadata, UnknownName
 from qcord.core.image import Image
-from qcord.ingest.bids import Scan, inherited_metadata
+from qcord.ingest.bids import Scan, inherited_metadata, stem_of
 from qcord.ingest.gradients import B0_LIMIT
-from qcord.ingest.nifti import read_image, read_sidecar
+from qcord.ingest.nifti import read_image, read_sidecar, require_file
 from qcord.ingest.series import FIELD, QUANTITATIVE, TRANSFER, Group, load_diffusion, transfer_state
 
 
@@ -24,19 +24,13 @@ def scan_of(path: Path) -> Scan:
         If there is no such file.
     """
     path = path.absolute()
-    if not path.is_file():
-        raise UnreadableFile(f"{path.name} does not exist; check the path.")
+    require_file(path, path.name)
     entities = _entities(path)
     metadata = inherited_metadata(path, path.parent, entities)
     own = path.with_name(stem_of(path) + ".json")
     if own.is_file() and not metadata:
         metadata = read_sidecar(own)
     return Scan(path, path.parent, entities, metadata)
-
-
-def stem_of(path: Path) -> str:
-    """File name without ``.nii`` or ``.nii.gz``."""
-    return path.name.removesuffix(".gz").removesuffix(".nii")
 
 
 def _entities(path: Path) -> Entities:
