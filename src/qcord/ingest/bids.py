@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from qcord.core.entities import Entities
-from qcord.core.errors import UnknownName, UnreadableFile
+from qcord.core.errors import ImplausibleValue, UnknownName, UnreadableFile
 from qcord.ingest.nifti import read_sidecar
 
 MODALITIES = ("anat", "dwi", "func", "fmap", "perf")
@@ -101,6 +101,8 @@ def find_visits(
         found += [Visit(subject, p.name.removeprefix("ses-"), p) for p in inner]
         if any((folder / m).is_dir() for m in MODALITIES):
             found.append(Visit(subject, None, folder))
+        elif _unnamed_sessions(folder):
+            found.append(Visit(subject, None, folder))  # its processing says what is wrong, that of others goes on
     if not found:
         raise UnreadableFile(f"{root} holds no sub-* folder with {', '.join(MODALITIES)}; expected a BIDS data set.")
     kept = _select(found, subjects, "sub-", lambda v: v.subject)
@@ -124,17 +126,68 @@ def _select(visits: list[Visit], wanted: Iterable[str] | None, prefix: str, key:
     return [v for v in visits if key(v) in labels]
 
 
+def _unnamed_sessions(folder: Path) -> list[str]:
+    """Folders of a subject that hold what a session holds but are not called ``ses-*``."""
+    inner = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("ses-"))
+    return [p.name for p in inner if any((p / m).is_dir() for m in MODALITIES)]
+
+
 def find_scans(root: Path, visit: Visit) -> tuple[Scan, ...]:
-    """List the images of one visit, sorted by name; files whose names are not BIDS are left out."""
+    """List the images of one visit, sorted by name; files whose names are not BIDS are left out.
+
+    Raises
+    ------
+    UnknownName
+        If the folders of the sessions are not called ``ses-*``.
+    ImplausibleValue
+        If a file is named after another subject or session, or is there compressed and uncompressed.
+    """
+    own = visit.session or any((visit.folder / m).is_dir() for m in MODALITIES)
+    if not own and (sessions := _unnamed_sessions(visit.folder)):
+        raise UnknownName(
+            f"{visit.folder.name} holds a folder '{sessions[0]}' with scans, expected the name ses-"
+            f"{''.join(c for c in sessions[0] if c.isalnum()) or '01'}; rename it and put ses- into its files' names."
+        )
     scans = []
-    for modality in MODALITIES:
-        for path in sorted((visit.folder / modality).glob("*.nii*")):
-            try:
-                entities = Entities.parse(path.name)
-            except UnknownName:
-                continue
-            scans.append(Scan(path, root, entities, inherited_metadata(path, root, entities)))
+    for path in _images(visit):
+        try:
+            entities = Entities.parse(path.name)
+        except UnknownName:
+            continue
+        _require_own(path, entities, visit)
+        scans.append(Scan(path, root, entities, inherited_metadata(path, root, entities)))
     return tuple(scans)
+
+
+def misnamed(root: Path, visit: Visit) -> tuple[tuple[str, str], ...]:
+    """Images of a visit whose names are not BIDS, relative to the data set, each with the reason in one sentence."""
+    found = []
+    for path in _images(visit):
+        try:
+            Entities.parse(path.name)
+        except UnknownName as error:
+            found.append((path.relative_to(root).as_posix(), str(error)))
+    return tuple(found)
+
+
+def _images(visit: Visit) -> list[Path]:
+    return [p for m in MODALITIES for p in sorted((visit.folder / m).glob("*.nii*")) if p.is_file()]
+
+
+def _require_own(path: Path, entities: Entities, visit: Visit) -> None:
+    """Raise `ImplausibleValue` unless a file belongs to the visit in whose folder it lies, once."""
+    for key, label in (("sub", visit.subject), ("ses", visit.session)):
+        if entities.get(key, label) != label:
+            where = f"sub-{visit.subject}" + (f"/ses-{visit.session}" if visit.session else "")
+            raise ImplausibleValue(
+                f"{path.name} lies in the folder of {where}, expected there a file of this {_WORDS[key]}; find out whose "
+                "it is and move or rename it."
+            )
+    if path.name.endswith(".nii") and path.with_name(path.name + ".gz").is_file():
+        raise ImplausibleValue(f"{path.name} is there as .nii and as .nii.gz, expected one of them; remove the other.")
+
+
+_WORDS = {"sub": "subject", "ses": "session"}
 
 
 def inherited_metadata(path: Path, root: Path, entities: Entities) -> dict[str, Any]:

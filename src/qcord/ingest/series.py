@@ -258,10 +258,9 @@ def _flip_index(name: Entities) -> float:
 
 
 def _truth(value: Any, scan: Scan) -> bool:
-    if isinstance(value, str) and value.strip().lower() in {"true", "on", "yes", "false", "off", "no"}:
-        return value.strip().lower() in {"true", "on", "yes"}
-    if isinstance(value, bool | int | float):
-        return bool(value)
+    word = str(value).strip().lower()
+    if word in {"true", "on", "yes", "1", "1.0", "false", "off", "no", "0", "0.0"}:
+        return word in {"true", "on", "yes", "1", "1.0"}
     raise ImplausibleValue(f"MTState of {scan.name} is {value!r}, expected true or false; correct the sidecar.")
 
 
@@ -271,9 +270,9 @@ def _number(field: str, value: Any, scan: Scan) -> float:
     try:
         number = float(value)
     except (TypeError, ValueError):
-        raise ImplausibleValue(
-            f"{field} of {scan.name} is {value!r}, expected a number; correct the sidecar."
-        ) from None
+        number = float("nan")
+    if isinstance(value, bool) or not np.isfinite(number):
+        raise ImplausibleValue(f"{field} of {scan.name} is {value!r}, expected a number; correct the sidecar.")
     require_plausible(field, number, scan.name)
     return number
 

@@ -13,7 +13,7 @@ Two forms of the steady state are offered, and it is always said which one is us
 import numpy as np
 
 from qcord.core.arrays import AnyArray, FloatArray
-from qcord.core.errors import MissingMetadata
+from qcord.core.errors import ImplausibleValue, MissingMetadata
 from qcord.core.model import Derived, SignalModel, Typical
 from qcord.core.parameter import Parameter
 from qcord.core.protocol import Protocol
@@ -21,6 +21,9 @@ from qcord.core.protocol import Protocol
 B1_DEPENDENCE = 0.4
 """How strongly the saturation beyond its square law depends on the transmit field (Helms' semi-empirical
 constant for a 4 ms Gaussian pulse of 220 degrees, 2 kHz off resonance, in white matter; other pulses differ)."""
+
+LONGEST_REPETITION = 1.0
+"""Repetition time [s] beyond which spoiled gradient echoes of any flip angle hold hardly any T1 weighting."""
 
 _NEEDS = ("FlipAngle", "RepetitionTimeExcitation", "MTState")
 
@@ -164,6 +167,17 @@ def helms_inverse(
     return np.stack(np.broadcast_arrays(amplitude / b1, rate * b1**2, corrected))
 
 
+def require_short_repetition(protocol: Protocol) -> None:
+    """Raise `ImplausibleValue` if a repetition time is longer than that of any spoiled gradient echo of T1 weighting."""
+    longest = float(protocol["RepetitionTimeExcitation"].max(initial=0))
+    if longest > LONGEST_REPETITION:
+        raise ImplausibleValue(
+            f"RepetitionTimeExcitation in {protocol.source or 'the series'} is {longest:g} s, expected at most "
+            f"{LONGEST_REPETITION:g} s of spoiled gradient echoes (often milliseconds given instead of seconds); correct "
+            "the sidecar."
+        )
+
+
 def triplet_rows(protocol: Protocol) -> tuple[int, int, int]:
     """Rows with transfer pulse, proton-density weighting and T1 weighting, told by the settings alone.
 
@@ -171,6 +185,8 @@ def triplet_rows(protocol: Protocol) -> tuple[int, int, int]:
     ------
     MissingMetadata
         If a setting is absent, or the rows are not one with and two without transfer pulse of unequal T1 weighting.
+    ImplausibleValue
+        If a repetition time is longer than `LONGEST_REPETITION`.
     """
     absent = [name for name in _NEEDS if not protocol.has(name)]
     if absent:
@@ -178,6 +194,7 @@ def triplet_rows(protocol: Protocol) -> tuple[int, int, int]:
             f"{' and '.join(absent)} of some volumes are absent from {protocol.source or 'the series'}; MTsat and T1 "
             "need them: add them to the JSON sidecars."
         )
+    require_short_repetition(protocol)
     state = protocol["MTState"].astype(bool)
     weight = np.deg2rad(protocol["FlipAngle"]) ** 2 / protocol["RepetitionTimeExcitation"]
     on, off = np.flatnonzero(state), np.flatnonzero(~state)

@@ -7,6 +7,7 @@ from qcord.core.errors import MissingMetadata
 from qcord.core.model import Derived, SignalModel, Typical
 from qcord.core.parameter import Parameter
 from qcord.core.protocol import Protocol
+from qcord.models.spoiled_gradient_echo import require_short_repetition
 
 _NEEDS = ("FlipAngle", "RepetitionTimeExcitation")
 
@@ -82,9 +83,12 @@ def flip_angle_rows(protocol: Protocol) -> tuple[int, ...]:
     ------
     MissingMetadata
         If a setting is absent, or all rows have the same weighting.
+    ImplausibleValue
+        If a repetition time is longer than that of any spoiled gradient echo.
     """
     for name in _NEEDS:
         _ = protocol[name]
+    require_short_repetition(protocol)
     state = protocol["MTState"].astype(bool) if protocol.has("MTState") else np.zeros(len(protocol), dtype=bool)
     rows = np.flatnonzero(~state)
     weight = np.deg2rad(protocol["FlipAngle"][rows]) ** 2 / protocol["RepetitionTimeExcitation"][rows]

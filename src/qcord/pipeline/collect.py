@@ -7,6 +7,7 @@ import numpy as np
 
 from qcord.core.arrays import AnyArray
 from qcord.core.entities import Entities
+from qcord.core.errors import GridMismatch
 from qcord.core.image import Image
 from qcord.core.protocol import Protocol
 from qcord.core.series import Series
@@ -99,6 +100,13 @@ def join_volumes(images: Sequence[Image], protocol: Protocol, entities: Entities
     """Volumes as one series, on the grid of the one with the transfer pulse, else of the first."""
     reference = reference_row(protocol)
     joined = [resample(i, images[reference].grid) for i in images]
+    for own, moved in zip(images, joined, strict=True):
+        if np.isfinite(own.data).any() and not np.isfinite(moved.data).any():
+            raise GridMismatch(
+                f"{own.label} lies on {own.grid!r}, which shares no place with {images[reference].label} on "
+                f"{images[reference].grid!r}, expected images of the same part of the body; check which files belong "
+                "together, and their headers."
+            )
     data = np.stack([np.asarray(i.data, dtype=np.float32) for i in joined], axis=-1)
     history = tuple(s for i in joined for s in i.history)
     return Series(images[reference].derive(data, entities=entities, history=history), protocol)

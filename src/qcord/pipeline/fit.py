@@ -4,9 +4,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from qcord.core.entities import Entities
+from qcord.core.errors import ImplausibleValue, MissingMetadata, NotIdentifiable
 from qcord.core.fit import Fit
-from qcord.core.image import Image
+from qcord.core.flags import Flag
+from qcord.core.image import Image, mask_of
 from qcord.core.protocol import Protocol
 from qcord.core.series import Series
 from qcord.ingest.nifti import read_image
@@ -15,7 +19,7 @@ from qcord.maps.fit import fit as fit_model
 from qcord.maps.frequency_spread import frequency_spread
 from qcord.models import registry
 from qcord.pipeline.collect import collect
-from qcord.pipeline.given import Value, read_given, read_transmit_field, read_value
+from qcord.pipeline.given import Value, number, read_given, read_transmit_field, read_value
 from qcord.pipeline.map_names import as_written, beside_map, map_name
 from qcord.pipeline.single import group_of
 from qcord.pipeline.store import staged, write_image
@@ -84,7 +88,11 @@ def fit(
     Raises
     ------
     MissingMetadata
-        If a sidecar field that the model needs is absent.
+        If a sidecar field that the model needs is absent, or the files are not of the kind that it takes.
+    ImplausibleValue
+        If the noise is no positive number.
+    NotIdentifiable
+        If no voxel gets a value.
     """
     group = group_of(images)
     series, sigma = _load(model, group, noise)
@@ -96,10 +104,11 @@ def fit(
     if field_map is not None:
         thickness = float(series.protocol["SliceThickness"][0]) if series.protocol.has("SliceThickness") else None
         known["FrequencySpread"] = frequency_spread(read_image(field_map), series.image.grid, thickness)
+    inside = read_image(mask) if mask is not None else None
     result = fit_model(
         model,
         series,
-        read_image(mask) if mask is not None else None,
+        inside,
         noise=sigma,
         given=known,
         given_std=errors,
@@ -107,17 +116,53 @@ def fit(
         method=method,
         n_jobs=n_threads,
     )
+    _require_values(result, series, inside)
     return _write_maps(result, series, group, Path(out))
 
 
 def _load(model: str, group: Group, noise: float | str | None) -> tuple[Series, Image | float | None]:
     """Series and its noise; None where the residuals are to give it."""
     needs = registry.get(model).needs
-    level = float(noise) if noise is not None and noise != "residuals" else None
+    level = _noise_level(noise)
+    name = group.scans[0].name
+    if "BValue" in needs and group.kind != "dwi":
+        raise MissingMetadata(
+            f"Model {model} takes a diffusion series, {name} has no .bval file of the same name beside it; put it there."
+        )
     if group.kind == "dwi":
+        if "BValue" not in needs:
+            raise MissingMetadata(
+                f"Model {model} takes volumes with {' and '.join(needs)} in their sidecars, {name} is a diffusion series; "
+                "choose another model or other files."
+            )
         return load_diffusion(group), level
     found = collect(group, needs, noise=noise is None)
     return found.series, found.sigma if noise is None else level
+
+
+def _noise_level(noise: float | str | None) -> float | None:
+    if noise is None or noise == "residuals":
+        return None
+    level = number(noise)
+    if level is None or not 0 < level < np.inf:
+        raise ImplausibleValue(
+            f"The noise is given as {noise}, expected a standard deviation above 0 in the unit of the signal, or "
+            "'residuals'; correct it."
+        )
+    return level
+
+
+def _require_values(result: Fit, series: Series, mask: Image | None) -> None:
+    """Raise unless some voxel of some map carries a value: maps of nothing hide what is wrong with their series."""
+    if any(np.isfinite(image.data).any() for image in result.maps.values()):
+        return
+    inside = mask_of(mask, series.image.grid)
+    numbers, counts = np.unique(result.flag.data[inside], return_counts=True)
+    why = Flag(int(numbers[np.argmax(counts)])).sentence
+    raise NotIdentifiable(
+        f"No voxel of {series.image.label} carries a value of model {result.model}, most for this reason: "
+        f"{why.rstrip('.')}; check the images and the units of their sidecars."
+    )
 
 
 def _write_maps(result: Fit, series: Series, group: Group, out: Path) -> dict[str, Path]:

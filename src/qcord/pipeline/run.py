@@ -10,7 +10,7 @@ from pathlib import Path
 
 import duckdb
 
-from qcord.core.errors import QcordError, UnknownName
+from qcord.core.errors import NotWritable, QcordError, UnknownName
 from qcord.core.template import Template
 from qcord.core.threads import limit_threads
 from qcord.ingest.bids import Visit, find_visits
@@ -124,6 +124,11 @@ def run(
         gather(out)
         return ()
     root = Path(bids_dir).absolute()
+    if out.resolve() == root.resolve():
+        raise NotWritable(
+            f"Output folder {out} is the data set itself, expected another one, as raw data are never written to; give "
+            "a folder such as derivatives/qcord."
+        )
     visits = find_visits(root, participant_label, session_label)
     settings = read_settings(None if config is None else Path(config))
     discs = tuple(parse_disc(d) for d in disc)

@@ -61,8 +61,9 @@ def read_volume(path: Path) -> Image:
     image = replace(read_image(scan.path, metadata=scan.metadata), entities=scan.entities)
     if image.n_volumes == 1:
         return image
-    if scan.entities.suffix == "dwi":
-        series = load_diffusion(Group("dwi", "dwi", (scan,)))
+    group = group_of((path,))
+    if group.kind == "dwi":
+        series = load_diffusion(group)
         weighted = series.protocol["BValue"] > B0_LIMIT
         return image.derive(np.asarray(series.data[..., weighted].mean(axis=-1, dtype=np.float32)))
     return image.derive(np.asarray(image.data.mean(axis=-1, dtype=np.float32)))

@@ -16,7 +16,7 @@ from qcord.core.fit import Fit
 from qcord.core.flags import Flag
 from qcord.core.image import Image
 from qcord.core.template import Template
-from qcord.ingest.bids import Visit, find_scans
+from qcord.ingest.bids import Visit, find_scans, misnamed
 from qcord.ingest.derivatives import find_derivatives, find_landmarks
 from qcord.ingest.landmarks import Landmark
 from qcord.ingest.series import group_scans
@@ -92,9 +92,12 @@ def process(request: Request, progress: Progress = lambda stage: None) -> Findin
     """
     progress("read")
     groups, skipped = group_scans(find_scans(request.root, request.visit))
+    skipped = (*skipped, *misnamed(request.root, request.visit))
     if not groups:
+        why = f" ({skipped[0][1].rstrip('.')})" if skipped else ""
         raise MissingMetadata(
-            f"{request.visit.prefix} holds no T2w, T1w, T2star, dwi, MTS or MTR image; check the names of its files."
+            f"{request.visit.prefix} holds no T2w, T1w, T2star, dwi, MTS or MTR image that can be used{why}; check the "
+            "names of its files."
         )
     derivatives = find_derivatives(request.derivatives, request.visit)
     landmarks = (*find_landmarks(derivatives), *request.discs)

@@ -12,6 +12,9 @@ TILE = 16
 """Voxels along the side of a tile: small enough for one relation between two contrasts to hold within it, large
 enough to resolve the edge of the acquired part of k-space to an eighth."""
 
+LEAST_TILE = 6
+"""Side of the smallest tile that has a frequency in the middle band."""
+
 MIDDLE = (0.2, 0.45)
 """Band [Nyquist] where tissue outweighs noise: tiles with little power here hold little structure."""
 
@@ -71,6 +74,9 @@ def tiles_of(volumes: AnyArray, inside: BoolArray) -> Tiles:
     """
     side = min(TILE, volumes.shape[0], volumes.shape[1])
     side -= side % 2
+    if side < LEAST_TILE:
+        none = np.zeros(0)
+        return Tiles(np.zeros((0, 3), dtype=int), none, np.zeros((0, TILE, TILE)), none)
     taper = np.hanning(side + 2)[1:-1]
     window = np.outer(taper, taper)
     window /= np.sqrt((window**2).sum())
