@@ -57,7 +57,7 @@ QUANTITIES = MappingProxyType(
     {
         q.name: q
         for q in (
-            Quantity("FlipAngle", "deg", 0.5, 360.0, "radians given instead of degrees"),
+            Quantity("FlipAngle", "deg", 0.01, 360.0),
             Quantity("RepetitionTimeExcitation", "s", 5e-4, 5.0, "milliseconds given instead of seconds"),
             Quantity("RepetitionTimePreparation", "s", 5e-3, 60.0, "milliseconds given instead of seconds"),
             Quantity("RepetitionTime", "s", 5e-4, 60.0, "milliseconds given instead of seconds"),

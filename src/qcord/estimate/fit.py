@@ -228,15 +228,29 @@ def _values(model: SignalModel, solution: Solution) -> dict[str, AnyArray]:
 def _check(
     model: SignalModel, series: Series, given: Mapping[str, Image | float], fixed: Mapping[str, Image | float]
 ) -> None:
-    for column in model.needs:
-        _ = series.protocol[column]
     for name in fixed:
         model.index(name)
     for name in given:
         model.given_index(name)
-    n_free = len(model.free) - len(fixed)
-    if len(series.protocol) < n_free:
+    require_enough(model, series, len(model.free) - len(fixed))
+
+
+def require_enough(model: SignalModel, series: Series, n_free: int) -> None:
+    """Raise unless as many measurements differ in their settings as there are parameters.
+
+    Raises
+    ------
+    MissingMetadata
+        If a column is absent.
+    NotIdentifiable
+        If measurements are too few, or repeats of too few settings.
+    """
+    columns = [np.asarray(series.protocol[c], dtype=float).reshape(len(series.protocol), -1) for c in model.needs]
+    different = len(np.unique(np.concatenate(columns, axis=1), axis=0)) if columns else len(series.protocol)
+    if different < n_free:
+        n = len(series.protocol)
+        equal = "" if different == n else f", of which {different} differ in {' or '.join(model.needs)},"
         raise NotIdentifiable(
-            f"{series.image.label} holds {len(series.protocol)} measurements for the {n_free} parameters of model "
-            f"{model.name}; add measurements or fix a parameter."
+            f"{series.image.label} holds {n} measurements{equal} for the {n_free} parameters of model {model.name}; add "
+            "measurements, correct their settings, or fix a parameter."
         )

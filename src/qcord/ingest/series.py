@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from qcord.core.arrays import ArrayLike
 from qcord.core.entities import Entities
 from qcord.core.errors import ImplausibleValue, MissingMetadata
 from qcord.core.grid import require_same_grid
@@ -22,6 +23,9 @@ ANATOMICAL = ("T2w", "T1w", "T2star", "T2starw", "PDw")
 TRANSFER = ("MTS", "MTR")
 QUANTITATIVE = ("VFA", "IRT1", "MP2RAGE", "UNIT1", "MESE", "MEGRE", "MPM")
 FIELD = ("TB1DAM", "TB1AFI")
+LEAST_ANGLE = 0.5
+"""Flip angle [degrees] below which no image is made; as radians it would be 29 degrees."""
+
 LINKING = ("echo", "flip", "inv", "mt", "part")
 """Entities that tell apart the files of one series."""
 
@@ -139,7 +143,7 @@ def load_diffusion(group: Group) -> Series:
             f"{scan.name} has no {'.bval' if bval is None else '.bvec'} file, expected one of the same name; put it "
             "beside the image."
         )
-    _require_finite_volumes(image)
+    _require_volumes(image)
     protocol = read_gradients(
         bval, bvec, stored_affine(image), image.n_volumes, bdelta=tables[".bdelta"], bvec2=tables[".bvec2"]
     )
@@ -160,7 +164,7 @@ def load_transfer(group: Group) -> tuple[tuple[Image, ...], Protocol]:
     images, rows = [], []
     for scan in group.scans:
         image = _read(scan)
-        _require_finite_volumes(image)
+        _require_volumes(image)
         data = image.data if image.data.ndim == 3 else image.data.mean(axis=3, dtype=np.float32)
         images.append(image.derive(data))
         rows.append(_transfer_row(scan))
@@ -274,13 +278,31 @@ def _number(field: str, value: Any, scan: Scan) -> float:
     if isinstance(value, bool) or not np.isfinite(number):
         raise ImplausibleValue(f"{field} of {scan.name} is {value!r}, expected a number; correct the sidecar.")
     require_plausible(field, number, scan.name)
+    require_degrees(field, number, scan.name)
     return number
 
 
-def _require_finite_volumes(image: Image) -> None:
+def require_degrees(field: str, values: ArrayLike, source: str) -> None:
+    """Raise if flip angles of a sidecar are smaller than any in use, as they are in radians."""
+    largest = float(np.max(values))
+    if field in {"FlipAngle", "RefocusingFlipAngle"} and largest < LEAST_ANGLE:
+        raise ImplausibleValue(
+            f"{field} in {source} is {largest:g}, expected degrees, {LEAST_ANGLE:g} or more (often radians given "
+            "instead); correct the sidecar."
+        )
+
+
+def _require_volumes(image: Image) -> None:
+    """Raise if a volume holds no image: no finite number, or zeros alone."""
+    volumes = image.data.reshape(-1, image.n_volumes)
+    blank = np.flatnonzero(~volumes.any(axis=0))
+    if blank.size:
+        raise ImplausibleValue(
+            f"Volume {blank[0]} of {image.label} holds zeros alone, expected an image; remove the volume and what "
+            "describes it, or convert the series again."
+        )
     if image.data.dtype.kind != "f":
         return
-    volumes = image.data.reshape(-1, image.n_volumes)
     empty = np.flatnonzero(~np.isfinite(volumes).any(axis=0))
     if empty.size:
         raise ImplausibleValue(

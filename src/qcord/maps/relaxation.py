@@ -18,6 +18,7 @@ from qcord.core.model import Derived, SignalModel
 from qcord.core.protocol import Protocol
 from qcord.core.series import Series
 from qcord.estimate.blocks import Output, given_maps, noise_map, run_blocks
+from qcord.estimate.fit import require_enough
 from qcord.estimate.evaluate import Evaluator
 from qcord.estimate.fit import as_fit
 from qcord.estimate.jacobian import STEP
@@ -320,13 +321,7 @@ def fit_relaxation(
     Box 1971, doi:10.1111/j.2517-6161.1971.tb00871.x (bias); for magnitudes see `qcord.maps.magnitude`.
     """
     chosen = registry.get(model)
-    for column in chosen.needs:
-        _ = series.protocol[column]
-    if len(series.protocol) < len(chosen.free):
-        raise NotIdentifiable(
-            f"{series.image.label} holds {len(series.protocol)} measurements for the {len(chosen.free)} parameters of "
-            f"model {chosen.name}; add measurements or fix a parameter."
-        )
+    require_enough(chosen, series, len(chosen.free))
     grid = series.image.grid
     known = {p.name: given[p.name.lower()] for p in chosen.given if p.name.lower() in given}
     extra: dict[str, AnyArray] = given_maps(known, grid)

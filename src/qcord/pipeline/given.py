@@ -5,7 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
+from qcord.core.errors import ImplausibleValue
 from qcord.core.image import Image
+from qcord.core.units import require_plausible
 from qcord.ingest.nifti import read_image, read_sidecar
 from qcord.pipeline.store import sidecar_of
 from qcord.preprocess.resample import resample
@@ -38,7 +40,23 @@ def read_given(
 def read_value(value: Value, like: Image) -> Image | float:
     """A number, or a map brought to the grid of an image."""
     single = number(value)
-    return resample(read_image(str(value)), like.grid, order=1) if single is None else single
+    return resample(read_map(Path(str(value))), like.grid, order=1) if single is None else single
+
+
+def read_map(path: Path) -> Image:
+    """A map of one value a voxel.
+
+    Raises
+    ------
+    ImplausibleValue
+        If the file holds several volumes.
+    """
+    image = read_image(path)
+    if image.n_volumes > 1:
+        raise ImplausibleValue(
+            f"{image.label} holds {image.n_volumes} volumes, expected a map of one; take out the volume that is the map."
+        )
+    return image
 
 
 def read_transmit_field(
@@ -57,22 +75,33 @@ def read_transmit_field(
         Image on whose grid they are wanted.
     width : float
         Full width at half maximum [mm] of the Gaussian that smooths it; 0 leaves it as it is.
+
+    Raises
+    ------
+    ImplausibleValue
+        If it has no value on that grid, or its median is no factor or percentage of a flip angle.
     """
-    field = read_image(path)
+    field = read_map(path)
     data = np.asarray(field.data, dtype=float)
     field = field.derive(np.where(data > 0, data, np.nan)) if width > 0 else field
     found = find_std(path) if std is None else std
     error: Image | float | None = None
     if found is not None:
         single = number(found)
-        error = read_image(str(found)) if single is None else single
+        error = read_map(Path(str(found))) if single is None else single
     if width > 0:
         smoothed = smooth(field, width, std=error if isinstance(error, Image) else None)
         field, error = smoothed.image, smoothed.std if isinstance(error, Image) else error
     field = resample(field, like.grid, order=1)
     values = np.asarray(field.data, dtype=float)
     known = values[np.isfinite(values) & (values > 0)]
-    factor = 0.01 if known.size and np.median(known) > 10 else 1.0
+    if not known.size:
+        raise ImplausibleValue(
+            f"{path.name} has no value above 0 where {like.label} lies, expected a transmit field there; check the file "
+            "and its position."
+        )
+    factor = 0.01 if np.median(known) > 10 else 1.0
+    require_plausible("B1", factor * np.median(known), path.name)
     field = field.derive(np.where(values > 0, values * factor, np.nan), unit="1")
     if isinstance(error, Image):
         error = resample(error, like.grid, order=1)
