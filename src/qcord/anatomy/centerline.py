@@ -69,7 +69,9 @@ class Centerline:
         """
         points = np.asarray(world, dtype=float)
         order = np.argsort(self.points[:, 2])
-        length = np.interp(points[..., 2], self.points[order, 2], self.length[order])
+        height = self.points[order, 2]
+        beyond = points[..., 2] - np.clip(points[..., 2], height[0], height[-1])
+        length = np.interp(points[..., 2], height, self.length[order]) + beyond
         for _ in range(NEWTON_STEPS):
             gap = points - self.at(length)
             length = length + np.clip((gap * self.tangent(length)).sum(-1), -20, 20)

@@ -13,6 +13,12 @@ from qcord.core.image import Image
 from qcord.core.labels import VERTEBRAE
 from qcord.core.template import Template
 
+FAR_OFF = 100.0
+"""Distance [mm] from the axis of the cord beyond which a landmark is none of this spine."""
+
+FAR_BEYOND = 300.0
+"""Distance [mm] beyond the ends of the imaged cord to which its axis cannot be continued: half a spine."""
+
 STRETCH = (0.5, 2.0)
 """Plausible ratio of template length to body length between two landmarks; adults differ by a factor below 1.5."""
 
@@ -81,7 +87,7 @@ def levels_from_landmarks(
     UnknownName
         If the template does not know a landmark.
     ImplausibleValue
-        If landmarks lie in the wrong order or at impossible distances.
+        If landmarks lie in the wrong order, at impossible distances, or nowhere near the cord.
     """
     if not landmarks:
         raise EmptyRegion("No landmark is given, expected at least one disc or vertebra.")
@@ -90,7 +96,7 @@ def levels_from_landmarks(
         known = template.discs.get(name, template.vertebra_middles.get(name))
         if known is None:
             raise UnknownName(f"Template {template.name} has no landmark '{name}'; it knows discs and vertebrae to L1.")
-        rows.append((float(centerline.project(np.asarray(point, dtype=float))[2]), known, name))
+        rows.append((_along(centerline, name, point), known, name))
     rows.sort()
     length, height = np.array([r[0] for r in rows]), np.array([r[1] for r in rows])
     for lower, upper in pairwise(rows):
@@ -103,6 +109,20 @@ def levels_from_landmarks(
     if len(rows) == 1:
         length, height = np.append(length, length[0] + 1), np.append(height, height[0] + 1)
     return Levels(centerline, length, height, "landmarks")
+
+
+def _along(centerline: Centerline, name: str, point: Sequence[float]) -> float:
+    """Distance [mm] along the axis of the cord at which a landmark lies."""
+    right, front, along = (float(v) for v in centerline.project(np.asarray(point, dtype=float)))
+    beyond = max(-along, along - float(centerline.length[-1]), 0.0)
+    if not (np.hypot(right, front) <= FAR_OFF and beyond <= FAR_BEYOND):
+        place = ", ".join(f"{v:g}" for v in point)
+        raise ImplausibleValue(
+            f"Landmark {name} at {place} lies {np.hypot(right, front):.0f} mm from the axis of the cord and "
+            f"{beyond:.0f} mm beyond its ends, expected at most {FAR_OFF:g} and {FAR_BEYOND:g} mm; check that the coordinates are "
+            "world millimetres (right, anterior, superior) of this person."
+        )
+    return along
 
 
 def levels_from_map(labels: Image, centerline: Centerline, template: Template) -> Levels:
@@ -148,6 +168,8 @@ def levels_carried(reference: Levels, centerline: Centerline) -> Levels:
 
 def levels_assumed(centerline: Centerline, template: Template, centre: str = CENTRE) -> Levels:
     """Assume that the middle of the imaged cord is a given disc; lengths are those of the template."""
+    if centre not in template.discs:
+        raise UnknownName(f"Template {template.name} has no disc '{centre}'; it has {', '.join(template.discs)}.")
     middle = float(centerline.length[-1] / 2)
     z = template.discs[centre]
     return Levels(centerline, np.array([middle, middle + 1]), np.array([z, z + 1]), "assumed")

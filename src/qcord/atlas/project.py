@@ -10,12 +10,16 @@ from qcord.anatomy.levels import vertebra_at
 from qcord.anatomy.register import PlacementError, Registration
 from qcord.anatomy.sample import interpolation_matrix, neighbourhood, subdivisions, subvoxel_offsets
 from qcord.core.arrays import FloatArray, IntArray
+from qcord.core.errors import EmptyRegion, ImplausibleValue
 from qcord.core.grid import Grid, require_same_grid
 from qcord.core.image import Image, mask_of
 from qcord.core.labels import Region, vertebra_name
 
 MARGIN = 5.0
 """Distance [mm] from the cord mask to which the atlas is projected; the fluid ring takes part in the unmixing."""
+
+FRACTION_MARGIN = 0.5
+"""How far interpolation may take a fraction beyond 0 and 1; percentages and labels lie further off."""
 
 NEGLIGIBLE = 1e-3
 """Fractions below this are interpolation residue."""
@@ -139,8 +143,23 @@ def native_atlas(
         Their values, voxels in C order.
     levels : Image, optional
         Map of vertebral levels; a slice has the level that most of its voxels carry.
+
+    Raises
+    ------
+    ImplausibleValue
+        If the fields are no fractions.
+    EmptyRegion
+        If they are zero everywhere.
     """
     dense = np.asarray(weights.toarray(), dtype=float)
+    odd = dense[~((dense > -FRACTION_MARGIN) & (dense < 1 + FRACTION_MARGIN))]
+    if odd.size:
+        raise ImplausibleValue(
+            f"A field of the atlas holds {odd[0]:g}, expected fractions of voxels from 0 to 1; check how the fields "
+            "were brought to the image."
+        )
+    if not (dense > 0).any():
+        raise EmptyRegion("The fields of the atlas are 0 everywhere; check that they lie on the image.")
     rows = np.flatnonzero(dense.any(axis=1))
     index = np.stack(np.unravel_index(rows, grid.shape), axis=-1)
     names = [""] * grid.shape[2]

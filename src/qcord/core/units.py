@@ -130,7 +130,9 @@ def require_plausible(name: str, values: ArrayLike, source: str = "") -> None:
     if bad.any():
         where = f" in {source}" if source else ""
         hint = f" (often {quantity.hint})" if quantity.hint else ""
+        unit = "" if quantity.unit == "1" else f" {quantity.unit}"
+        give = f"correct the sidecar or give the value in{unit}" if unit else "correct it"
         raise ImplausibleValue(
-            f"{name}{where} is {array[bad].flat[0]:g}, expected {quantity.low:g} to {quantity.high:g} "
-            f"{quantity.unit}{hint}; correct the sidecar or give the value in {quantity.unit}."
+            f"{name}{where} is {array[bad].flat[0]:g}, expected {quantity.low:g} to {quantity.high:g}{unit}{hint}; "
+            f"{give}."
         )

@@ -251,6 +251,6 @@ def require_enough(model: SignalModel, series: Series, n_free: int) -> None:
         n = len(series.protocol)
         equal = "" if different == n else f", of which {different} differ in {' or '.join(model.needs)},"
         raise NotIdentifiable(
-            f"{series.image.label} holds {n} measurements{equal} for the {n_free} parameters of model {model.name}; add "
-            "measurements, correct their settings, or fix a parameter."
+            f"{series.image.label} holds {n} measurements{equal} for the {n_free} parameters of model {model.name}; "
+            "add measurements, correct their settings, or fix a parameter."
         )

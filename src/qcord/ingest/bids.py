@@ -180,8 +180,8 @@ def _require_own(path: Path, entities: Entities, visit: Visit) -> None:
         if entities.get(key, label) != label:
             where = f"sub-{visit.subject}" + (f"/ses-{visit.session}" if visit.session else "")
             raise ImplausibleValue(
-                f"{path.name} lies in the folder of {where}, expected there a file of this {_WORDS[key]}; find out whose "
-                "it is and move or rename it."
+                f"{path.name} lies in the folder of {where}, expected there a file of this {_WORDS[key]}; find out "
+                "whose it is and move or rename it."
             )
     if path.name.endswith(".nii") and path.with_name(path.name + ".gz").is_file():
         raise ImplausibleValue(f"{path.name} is there as .nii and as .nii.gz, expected one of them; remove the other.")

@@ -151,8 +151,8 @@ def _values(name: str, value: Any, scan: Scan, image: Image) -> AnyArray:
     numbers = _numbers(name, value, scan)
     if numbers.size not in {1, n}:
         raise ImplausibleValue(
-            f"{name} of {scan.name} holds {numbers.size} values for {n} volume{'s' * (n > 1)}, expected "
-            f"{'1' if n == 1 else f'1 or {n}'}; correct the sidecar."
+            f"{name} of {scan.name} holds {numbers.size} values for {n} volumes, expected 1 or {n}; correct the "
+            "sidecar."
         )
     require_plausible(name, numbers, scan.name)
     require_degrees(name, numbers, scan.name)

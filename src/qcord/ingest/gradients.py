@@ -16,7 +16,7 @@ LEAST_WEIGHTED = 20.0
 """Highest b-value [s/mm2] of a series below which its b-values are taken for ms/um2."""
 
 EVEN = 1.1
-"""Ratio of lengths of directions up to which they differ by rounding: b-values scaled by their squares differ by 20 %."""
+"""Ratio of lengths of directions up to which they differ by rounding; b-values by their squares differ by 20 %."""
 
 SHAPES = {"lte": 1.0, "ste": 0.0, "pte": -0.5, "linear": 1.0, "spherical": 0.0, "planar": -0.5}
 """Words for the shape of a b-tensor (linear, spherical, planar tensor encoding)."""
@@ -120,7 +120,7 @@ def _b_values(path: Path, n_volumes: int) -> FloatArray:
     bad = np.flatnonzero(~np.isfinite(b))
     if bad.size:
         raise ImplausibleValue(
-            f"{path.name} gives volume {bad[0]} the b-value {b[bad[0]]:g}, expected a number in s/mm2; correct the file."
+            f"{path.name} gives volume {bad[0]} the b-value {b[bad[0]]:g}, expected a number in s/mm2; correct it."
         )
     top = b.max(initial=0)
     if 0 < top < LEAST_WEIGHTED and len(np.unique(b)) > 1:
@@ -144,8 +144,8 @@ def _require_even(length: FloatArray, b: FloatArray, name: str) -> None:
     first, second = np.unravel_index(int(np.argmax(ratio)), ratio.shape)
     if ratio[first, second] > EVEN:
         raise ImplausibleValue(
-            f"{name} holds directions of length {length[second]:.3g} and {length[first]:.3g} at b = {b[first]:g} s/mm2, "
-            "expected unit vectors; make them unit vectors, and where the square of the length is the share of the "
+            f"{name} holds directions of length {length[second]:.3g} and {length[first]:.3g} at b = {b[first]:g} "
+            "s/mm2, expected unit vectors; make them unit vectors, and where the square of the length is the share of the "
             "b-value, correct that in the bval file."
         )
 

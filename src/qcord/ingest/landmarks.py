@@ -10,6 +10,9 @@ from qcord.core.errors import ImplausibleValue, MissingMetadata, UnknownName, Un
 from qcord.core.image import Image
 from qcord.core.labels import DISCS, VERTEBRAE, disc_name
 
+MOST_LABELS = 64
+"""Values of a label image of the spine: discs, the junctions above and below, and what tools add to them."""
+
 
 @dataclass(frozen=True)
 class Landmark:
@@ -50,7 +53,8 @@ def read_landmarks(path: Path) -> tuple[Landmark, ...]:
     Parameters
     ----------
     path : path
-        Tab-separated, columns ``name x y z`` with world coordinates in RAS+ mm; other columns are ignored.
+        Tab-separated (comma-separated if it ends in .csv), columns ``name x y z`` with world coordinates in RAS+ mm;
+        other columns are ignored.
 
     Raises
     ------
@@ -60,9 +64,9 @@ def read_landmarks(path: Path) -> tuple[Landmark, ...]:
         If a coordinate is not a number.
     """
     try:
-        table = pd.read_csv(path, sep="\t", dtype={"name": str})
+        table = pd.read_csv(path, sep="," if path.suffix == ".csv" else "\t", dtype={"name": str})
     except (OSError, ValueError, UnicodeDecodeError) as error:
-        raise UnreadableFile(f"{path.name} cannot be read as a tab-separated table ({error}); repair it.") from error
+        raise UnreadableFile(f"{path.name} cannot be read as a table ({error}); repair it.") from error
     missing = [c for c in ("name", "x", "y", "z") if c not in table.columns]
     if missing:
         raise MissingMetadata(
@@ -80,7 +84,13 @@ def read_landmarks(path: Path) -> tuple[Landmark, ...]:
 def landmarks_of_label_image(image: Image) -> tuple[Landmark, ...]:
     """Discs of a label image (disc number at its point, 3 = C2/C3, as other tools write it)."""
     found = []
-    for number in np.unique(image.data[image.data > 0]):
+    numbers = np.unique(image.data[image.data > 0])
+    if len(numbers) > MOST_LABELS or (numbers != np.rint(numbers)).any():
+        raise ImplausibleValue(
+            f"{image.label} holds {len(numbers)} values such as {numbers[-1]:g}, expected the whole numbers of discs; "
+            "give a label image, or a table of landmarks."
+        )
+    for number in numbers:
         if not 1 <= number <= len(DISCS):
             continue
         centre = image.grid.world(np.argwhere(image.data == number).mean(axis=0))
@@ -99,6 +109,8 @@ def parse_disc(text: str) -> Landmark:
     name, _, numbers = text.partition("=")
     try:
         x, y, z = (float(v) for v in numbers.split(","))
+        if not np.isfinite([x, y, z]).all():
+            raise ValueError(numbers)
     except ValueError:
         raise ImplausibleValue(
             f"'{text}' does not give a disc, expected C2/C3=x,y,z with world coordinates in mm."

@@ -60,6 +60,22 @@ def read_image(
     return Image(_contiguous(data), grid, unit, _entities(path), (), dict(metadata or {}), name)
 
 
+def read_map(path: Path | str, *, unit: str = "1") -> Image:
+    """Read a map of one value a voxel.
+
+    Raises
+    ------
+    ImplausibleValue
+        If the file holds several volumes.
+    """
+    image = read_image(path, unit=unit)
+    if image.n_volumes > 1:
+        raise ImplausibleValue(
+            f"{image.label} holds {image.n_volumes} volumes, expected a map of one; take out the one that is meant."
+        )
+    return image
+
+
 def read_sidecar(path: Path | str) -> dict[str, Any]:
     """Read one JSON sidecar.
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from qcord.core.arrays import AnyArray, BoolArray, FloatArray, IntArray
-from qcord.core.errors import NotIdentifiable
 from qcord.core.fit import Fit
 from qcord.core.flags import Flag
 from qcord.core.image import Image, Step, mask_of
@@ -18,9 +17,8 @@ from qcord.core.model import Derived, SignalModel
 from qcord.core.protocol import Protocol
 from qcord.core.series import Series
 from qcord.estimate.blocks import Output, given_maps, noise_map, run_blocks
-from qcord.estimate.fit import require_enough
 from qcord.estimate.evaluate import Evaluator
-from qcord.estimate.fit import as_fit
+from qcord.estimate.fit import as_fit, require_enough
 from qcord.estimate.jacobian import STEP
 from qcord.estimate.voxelwise import inverse, multiply
 from qcord.maps.magnitude import REFERENCES as FLOOR

@@ -168,13 +168,13 @@ def helms_inverse(
 
 
 def require_short_repetition(protocol: Protocol) -> None:
-    """Raise `ImplausibleValue` if a repetition time is longer than that of any spoiled gradient echo of T1 weighting."""
+    """Raise `ImplausibleValue` if a repetition time is longer than that of any T1-weighted spoiled gradient echo."""
     longest = float(protocol["RepetitionTimeExcitation"].max(initial=0))
     if longest > LONGEST_REPETITION:
         raise ImplausibleValue(
             f"RepetitionTimeExcitation in {protocol.source or 'the series'} is {longest:g} s, expected at most "
-            f"{LONGEST_REPETITION:g} s of spoiled gradient echoes (often milliseconds given instead of seconds); correct "
-            "the sidecar."
+            f"{LONGEST_REPETITION:g} s of spoiled gradient echoes (often milliseconds given instead of seconds); "
+            "correct the sidecar."
         )
 
 

@@ -12,12 +12,12 @@ from scipy import sparse
 from qcord.atlas.extract import ESTIMATORS
 from qcord.atlas.extract import extract as extract_table
 from qcord.atlas.project import Atlas, native_atlas
-from qcord.core.errors import MissingMetadata
+from qcord.core.errors import ImplausibleValue, MissingMetadata, UnreadableFile
 from qcord.core.grid import require_same_grid
 from qcord.core.image import Image
 from qcord.core.labels import Region
 from qcord.core.units import require_plausible
-from qcord.ingest.nifti import read_image, read_sidecar
+from qcord.ingest.nifti import read_image, read_map, read_sidecar
 from qcord.ingest.pam50 import read_warped_atlas
 from qcord.pipeline.outputs import describe_columns
 from qcord.pipeline.store import write_bytes, write_json, write_table
@@ -71,12 +71,15 @@ def extract(
     Raises
     ------
     ImplausibleValue
-        If the median of the map in the cord is impossible in its unit, such as a T1 of 900 s.
+        If the median of the map in the cord is impossible in its unit, such as a T1 of 900 s, a standard error is
+        negative, or the ratio is not positive.
     """
-    value = read_image(image)
+    if not 0 < map_ratio < np.inf:
+        raise ImplausibleValue(f"The map ratio is {map_ratio:g}, expected a number above 0; correct it.")
+    value = read_map(image)
     fields = _read_atlas(Path(atlas))
-    shifts = [read_image(s) for s in (_shifts_beside(std) if shift is None else shift)]
-    errors = _without(read_image(std), shifts) if std is not None else None
+    shifts = [read_map(s) for s in (_shifts_beside(std) if shift is None else shift)]
+    errors = _without(_read_std(Path(std)), shifts) if std is not None else None
     name = metric or metric_of(value)
     inside = np.asarray(value.data, dtype=float)[tuple(fields.index.T)]
     if np.isfinite(inside).any():
@@ -99,6 +102,17 @@ def extract(
             write_table(path, table)
         write_json(path.with_suffix(".json"), describe_columns(table))
     return table
+
+
+def _read_std(path: Path) -> Image:
+    """Standard errors of voxels; 0 stands for none, as in a map that was filled with it, and becomes NaN."""
+    std = read_map(path)
+    data = np.asarray(std.data, dtype=float)
+    if (data < 0).any():
+        raise ImplausibleValue(
+            f"{std.label} holds {np.nanmin(data):g}, expected standard errors, which are not negative; check the file."
+        )
+    return std.derive(np.where((data > 0) & np.isfinite(data), data, np.nan))
 
 
 def _shifts_beside(std: Path | str | None) -> list[Path]:
@@ -134,8 +148,7 @@ def _read_atlas(path: Path) -> Atlas:
     table_path = path.with_name(stem + ".tsv")
     if not table_path.is_file():
         raise MissingMetadata(f"{path.name} has no table of names beside it ({table_path.name}); keep both together.")
-    table = pd.read_csv(table_path, sep="\t")
-    regions = [Region(str(n), int(m)) for n, m in zip(table["name"], table["mapping"], strict=True)]
+    regions = _read_regions(table_path)
     if image.n_volumes != len(regions):
         raise MissingMetadata(
             f"{path.name} holds {image.n_volumes} fields, its table {len(regions)} names; keep both together."
@@ -145,5 +158,25 @@ def _read_atlas(path: Path) -> Atlas:
     sidecar = path.with_name(stem + ".json")
     if sidecar.is_file():
         levels = read_sidecar(sidecar).get("Levels", atlas.levels)
+        if len(levels) != image.grid.shape[2]:
+            raise ImplausibleValue(
+                f"{sidecar.name} gives Levels of {len(levels)} slices, {path.name} has {image.grid.shape[2]}; keep "
+                "both together."
+            )
         return replace(atlas, levels=tuple(str(v) for v in levels))
     return atlas
+
+
+def _read_regions(path: Path) -> list[Region]:
+    """Names and numbers of the fields of an atlas file."""
+    try:
+        table = pd.read_csv(path, sep="\t", keep_default_na=False)
+        regions = [Region(str(n), int(m)) for n, m in zip(table["name"], table["mapping"], strict=True)]
+    except (OSError, UnicodeDecodeError, ValueError, KeyError) as error:
+        raise UnreadableFile(
+            f"{path.name} is not a table of the columns name and mapping, a number ({' '.join(str(error).split())}); "
+            "register the image again."
+        ) from error
+    if not all(r.name.strip() for r in regions):
+        raise UnreadableFile(f"{path.name} has a row without a name; register the image again.")
+    return regions

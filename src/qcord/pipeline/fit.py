@@ -13,7 +13,7 @@ from qcord.core.flags import Flag
 from qcord.core.image import Image, mask_of
 from qcord.core.protocol import Protocol
 from qcord.core.series import Series
-from qcord.ingest.nifti import read_image
+from qcord.ingest.nifti import read_map
 from qcord.ingest.series import Group, load_diffusion
 from qcord.maps.fit import fit as fit_model
 from qcord.maps.frequency_spread import frequency_spread
@@ -103,8 +103,8 @@ def fit(
         errors |= {} if error is None else {"B1": error}
     if field_map is not None:
         thickness = float(series.protocol["SliceThickness"][0]) if series.protocol.has("SliceThickness") else None
-        known["FrequencySpread"] = frequency_spread(read_image(field_map), series.image.grid, thickness)
-    inside = read_image(mask) if mask is not None else None
+        known["FrequencySpread"] = frequency_spread(read_map(field_map), series.image.grid, thickness)
+    inside = read_map(mask) if mask is not None else None
     result = fit_model(
         model,
         series,
@@ -127,13 +127,13 @@ def _load(model: str, group: Group, noise: float | str | None) -> tuple[Series, 
     name = group.scans[0].name
     if "BValue" in needs and group.kind != "dwi":
         raise MissingMetadata(
-            f"Model {model} takes a diffusion series, {name} has no .bval file of the same name beside it; put it there."
+            f"Model {model} takes a diffusion series, {name} has no .bval file of its name beside it; put it there."
         )
     if group.kind == "dwi":
         if "BValue" not in needs:
             raise MissingMetadata(
-                f"Model {model} takes volumes with {' and '.join(needs)} in their sidecars, {name} is a diffusion series; "
-                "choose another model or other files."
+                f"Model {model} takes volumes with {' and '.join(needs)} in their sidecars, {name} is a diffusion "
+                "series; choose another model or other files."
             )
         return load_diffusion(group), level
     found = collect(group, needs, noise=noise is None)

@@ -8,7 +8,7 @@ import numpy as np
 from qcord.core.errors import ImplausibleValue
 from qcord.core.image import Image
 from qcord.core.units import require_plausible
-from qcord.ingest.nifti import read_image, read_sidecar
+from qcord.ingest.nifti import read_image, read_map, read_sidecar
 from qcord.pipeline.store import sidecar_of
 from qcord.preprocess.resample import resample
 from qcord.preprocess.smoothing import smooth
@@ -41,22 +41,6 @@ def read_value(value: Value, like: Image) -> Image | float:
     """A number, or a map brought to the grid of an image."""
     single = number(value)
     return resample(read_map(Path(str(value))), like.grid, order=1) if single is None else single
-
-
-def read_map(path: Path) -> Image:
-    """A map of one value a voxel.
-
-    Raises
-    ------
-    ImplausibleValue
-        If the file holds several volumes.
-    """
-    image = read_image(path)
-    if image.n_volumes > 1:
-        raise ImplausibleValue(
-            f"{image.label} holds {image.n_volumes} volumes, expected a map of one; take out the volume that is the map."
-        )
-    return image
 
 
 def read_transmit_field(
@@ -97,8 +81,8 @@ def read_transmit_field(
     known = values[np.isfinite(values) & (values > 0)]
     if not known.size:
         raise ImplausibleValue(
-            f"{path.name} has no value above 0 where {like.label} lies, expected a transmit field there; check the file "
-            "and its position."
+            f"{path.name} has no value above 0 where {like.label} lies, expected a transmit field there; check the "
+            "file and its position."
         )
     factor = 0.01 if np.median(known) > 10 else 1.0
     require_plausible("B1", factor * np.median(known), path.name)

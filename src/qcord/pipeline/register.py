@@ -8,9 +8,10 @@ import pandas as pd
 
 from qcord.anatomy.contrast import contrast_of
 from qcord.anatomy.levels import CENTRE, Levels, levels_assumed, levels_from_landmarks, levels_from_map
+from qcord.core.errors import MissingMetadata
 from qcord.core.template import Template
 from qcord.ingest.landmarks import Landmark, landmarks_of_label_image, parse_disc, read_landmarks
-from qcord.ingest.nifti import read_image
+from qcord.ingest.nifti import read_map
 from qcord.pipeline.locate import Cord, find_cord, locate
 from qcord.pipeline.outputs import write_anatomy, write_transforms
 from qcord.pipeline.prepare import Prepared
@@ -61,7 +62,7 @@ def register(
         Accuracy of the registration: median and worst Dice over slices, mean distance of outlines.
     """
     volume = read_volume(Path(image))
-    given = None if mask is None else read_image(mask, unit="label")
+    given = None if mask is None else read_map(mask, unit="label")
     one = Prepared(single_group(volume, Path(image)), volume, contrast or contrast_of(volume), mask=given)
     cord = find_cord(one)
     chosen = load_template(template)
@@ -86,11 +87,16 @@ def _levels(
     centre: str,
 ) -> Levels:
     if levels is not None:
-        return levels_from_map(read_image(levels), cord.centerline, template)
+        return levels_from_map(read_map(levels), cord.centerline, template)
     points: list[Landmark] = [parse_disc(d) for d in disc]
     if landmarks is not None:
         path = Path(landmarks)
-        points += read_landmarks(path) if path.suffix == ".tsv" else landmarks_of_label_image(read_image(path))
+        found = read_landmarks(path) if path.suffix in {".tsv", ".csv"} else landmarks_of_label_image(read_map(path))
+        if not found:
+            raise MissingMetadata(
+                f"{path.name} holds no landmark, expected a disc or vertebra; add one or leave it out."
+            )
+        points += found
     if points:
         return levels_from_landmarks(cord.centerline, {p.name: p.world for p in points}, template)
     return levels_assumed(cord.centerline, template, centre)
