@@ -11,9 +11,10 @@ from qcord.core.errors import (
     UnknownName,
     UnreadableFile,
 )
-from qcord.ingest.bids import find_scans, find_visits
+from qcord.ingest.bids import find_scans, find_visits, misnamed
 from qcord.ingest.derivatives import find_cord_mask, find_derivatives, find_landmarks, find_levels
-from qcord.ingest.landmarks import canonical_name, parse_disc, read_landmarks
+from qcord.ingest.landmarks import canonical_name, landmarks_of_label_image, parse_disc, read_landmarks
+from qcord.ingest.nifti import read_image
 from qcord.ingest.series import group_scans, load_diffusion, load_image, load_transfer
 
 
@@ -167,3 +168,53 @@ def test_landmark_tables(tmp_path):
     assert parse_disc("C2/C3=1,2.5,-3").world == (1, 2.5, -3)
     with pytest.raises(ImplausibleValue, match="expected C2/C3=x,y,z"):
         parse_disc("C2/C3=1,2")
+
+
+def test_sessions_without_their_prefix_do_not_vanish(tmp_path):
+    save(tmp_path / "sub-01" / "02" / "anat" / "sub-01_T2w.nii.gz")
+    save(tmp_path / "sub-02" / "anat" / "sub-02_T2w.nii.gz")
+    visits = find_visits(tmp_path)
+    assert [v.prefix for v in visits] == ["sub-01", "sub-02"]
+    with pytest.raises(UnknownName, match="holds a folder '02' with scans, expected the name ses-02"):
+        find_scans(tmp_path, visits[0])
+    assert len(find_scans(tmp_path, visits[1])) == 1
+
+
+def test_files_of_others_and_files_twice_are_refused(tmp_path):
+    save(tmp_path / "sub-01" / "anat" / "sub-07_T2w.nii.gz")
+    with pytest.raises(ImplausibleValue, match=r"sub-07_T2w.nii.gz lies in the folder of sub-01, .* this subject"):
+        find_scans(tmp_path, find_visits(tmp_path)[0])
+    save(tmp_path / "sub-02" / "ses-a" / "anat" / "sub-02_ses-b_T2w.nii.gz")
+    with pytest.raises(ImplausibleValue, match=r"lies in the folder of sub-02/ses-a, .* this session"):
+        find_scans(tmp_path, find_visits(tmp_path)[1])
+    save(tmp_path / "sub-03" / "anat" / "sub-03_T2w.nii.gz")
+    save(tmp_path / "sub-03" / "anat" / "sub-03_T2w.nii")
+    with pytest.raises(ImplausibleValue, match="is there as .nii and as .nii.gz"):
+        find_scans(tmp_path, find_visits(tmp_path)[2])
+
+
+def test_files_that_are_not_bids_are_named(tmp_path):
+    save(tmp_path / "sub-01" / "anat" / "sub-01_acq-low-res_T2w.nii.gz")
+    visit = find_visits(tmp_path)[0]
+    assert find_scans(tmp_path, visit) == ()
+    ((name, reason),) = misnamed(tmp_path, visit)
+    assert name == "sub-01/anat/sub-01_acq-low-res_T2w.nii.gz"
+    assert "'acq-low-res'" in reason
+
+
+def test_compressed_and_uncompressed_files_are_one_series(tmp_path):
+    save(tmp_path / "sub-01" / "anat" / "sub-01_mt-on_MTR.nii")
+    save(tmp_path / "sub-01" / "anat" / "sub-01_mt-off_MTR.nii.gz")
+    groups, _ = group_scans(find_scans(tmp_path, find_visits(tmp_path)[0]))
+    assert [g.entities.name for g in groups] == ["sub-01_MTR.nii.gz"]
+    assert len(groups[0].scans) == 2
+
+
+def test_landmarks_that_are_none(tmp_path):
+    with pytest.raises(ImplausibleValue, match="does not give a disc"):
+        parse_disc("C2/C3=nan,1,2")
+    save(tmp_path / "picture.nii.gz", value=np.arange(504).reshape(7, 8, 9).astype(np.int16))
+    with pytest.raises(ImplausibleValue, match="expected the whole numbers of discs"):
+        landmarks_of_label_image(read_image(tmp_path / "picture.nii.gz"))
+    (tmp_path / "points.csv").write_text("name,x,y,z\nC3,1,2,3\n")
+    assert read_landmarks(tmp_path / "points.csv")[0].world == (1, 2, 3)

@@ -98,3 +98,47 @@ def test_second_directions_turn_with_the_first(tmp_path, oblique_grid):
         read_gradients(
             *write(tmp_path, v=lacking.T), np.eye(4), 5, bdelta=tmp_path / "a.bdelta", bvec2=tmp_path / "a.bvec2"
         )
+
+
+@pytest.mark.parametrize("length", [0.2, 1.7])
+def test_directions_of_one_length_are_made_unit_vectors(tmp_path, length):
+    protocol = read_gradients(*write(tmp_path, v=length * V.T), np.eye(4), 5)
+    np.testing.assert_allclose(to_fsl(protocol["Direction"], np.eye(4)), V, atol=1e-6)
+
+
+def test_directions_of_unequal_length_at_one_b_value_are_refused(tmp_path):
+    """Either they were never made unit vectors, or their square is the share of the b-value."""
+    scaled = V.copy()
+    scaled[2] *= np.sqrt(0.5)
+    with pytest.raises(ImplausibleValue, match="length 0.707 and 1 at b = 800"):
+        read_gradients(*write(tmp_path, v=scaled.T), np.eye(4), 5)
+    shells = np.array([0, 400, 800, 5, 400.0])
+    scaled = V * np.sqrt(shells / 800)[:, None]
+    protocol = read_gradients(*write(tmp_path, b=shells, v=scaled.T), np.eye(4), 5)
+    np.testing.assert_allclose(to_fsl(protocol["Direction"], np.eye(4)), V, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("b", "words"),
+    [
+        (B / 1000, "is 1, expected hundreds of s/mm2 .often ms/um2"),
+        (np.where(B == 1000, np.nan, B), "gives volume 4 the b-value nan"),
+        (np.where(B == 1000, np.inf, B), "gives volume 4 the b-value inf"),
+    ],
+)
+def test_b_values_that_are_none(tmp_path, b, words):
+    with pytest.raises(ImplausibleValue, match=words):
+        read_gradients(*write(tmp_path, b=b), np.eye(4), 5)
+
+
+def test_infinite_directions_ragged_rows_and_byte_order_marks(tmp_path):
+    odd = V.copy()
+    odd[2, 1] = np.inf
+    with pytest.raises(ImplausibleValue, match="no direction for volume 2"):
+        read_gradients(*write(tmp_path, v=odd.T), np.eye(4), 5)
+    bval, bvec = write(tmp_path)
+    bval.write_text("\ufeff" + bval.read_text(), encoding="utf-8")
+    assert read_gradients(bval, bvec, np.eye(4), 5)["BValue"][4] == 1000
+    bvec.write_text("0 1 0 0 0\n0 0 0.6 0\n0 0 0.8 0 -1\n")
+    with pytest.raises(ImplausibleValue, match="rows of 4 and of 5 numbers"):
+        read_gradients(bval, bvec, np.eye(4), 5)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qcord.core.errors import ImplausibleValue, UnreadableFile
-from qcord.ingest.nifti import read_image, read_sidecar
+from qcord.ingest.nifti import read_image, read_map, read_sidecar
 from qcord.ingest.series import stored_affine
 
 
@@ -123,3 +123,31 @@ def test_series_with_any_axes_are_turned_to_memory_order(tmp_path, turned):
     image = read_image(path)
     assert image.data.flags.c_contiguous
     np.testing.assert_array_equal(image.data, np.asarray(nib.as_closest_canonical(nib.load(path)).dataobj))
+
+
+def test_matrices_of_one_space_that_contradict_each_other_are_refused(tmp_path):
+    affine = np.diag([0.9, 1.1, 5.0, 1])
+    nifti = nib.Nifti1Image(values(), affine)
+    nifti.set_qform(affine @ np.diag([-1.0, 1, 1, 1]), 1)
+    nifti.set_sform(affine, 1)
+    nib.save(nifti, tmp_path / "sub-01_T2w.nii.gz")
+    with pytest.raises(ImplausibleValue, match="run LAS by its qform and RAS by its sform"):
+        read_image(tmp_path / "sub-01_T2w.nii.gz")
+    nifti.set_sform(affine, 2)  # aligned to another image, where axes may run otherwise
+    nib.save(nifti, tmp_path / "sub-01_T2w.nii.gz")
+    np.testing.assert_allclose(read_image(tmp_path / "sub-01_T2w.nii.gz").grid.affine, affine, atol=1e-6)
+
+
+@pytest.mark.parametrize(("kind", "name"), [(nib.AnalyzeImage, "a.img"), (nib.MGHImage, "a.mgz")])
+def test_other_formats_are_refused(tmp_path, kind, name):
+    """Analyze does not say which side is left."""
+    nib.save(kind(values(), np.eye(4)), tmp_path / name)
+    with pytest.raises(UnreadableFile, match="expected NIfTI"):
+        read_image(tmp_path / name)
+
+
+def test_folders_and_maps_of_several_volumes(tmp_path):
+    with pytest.raises(UnreadableFile, match="is a folder, expected a file"):
+        read_image(tmp_path)
+    with pytest.raises(ImplausibleValue, match="holds 2 volumes, expected a map of one"):
+        read_map(write(tmp_path / "sub-01_T1map.nii.gz", values((7, 8, 9, 2))))

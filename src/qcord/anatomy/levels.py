@@ -119,8 +119,8 @@ def _along(centerline: Centerline, name: str, point: Sequence[float]) -> float:
         place = ", ".join(f"{v:g}" for v in point)
         raise ImplausibleValue(
             f"Landmark {name} at {place} lies {np.hypot(right, front):.0f} mm from the axis of the cord and "
-            f"{beyond:.0f} mm beyond its ends, expected at most {FAR_OFF:g} and {FAR_BEYOND:g} mm; check that the coordinates are "
-            "world millimetres (right, anterior, superior) of this person."
+            f"{beyond:.0f} mm beyond its ends, expected at most {FAR_OFF:g} and {FAR_BEYOND:g} mm; check that the "
+            "coordinates are world millimetres (right, anterior, superior) of this person."
         )
     return along
 

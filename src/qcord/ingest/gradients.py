@@ -145,8 +145,8 @@ def _require_even(length: FloatArray, b: FloatArray, name: str) -> None:
     if ratio[first, second] > EVEN:
         raise ImplausibleValue(
             f"{name} holds directions of length {length[second]:.3g} and {length[first]:.3g} at b = {b[first]:g} "
-            "s/mm2, expected unit vectors; make them unit vectors, and where the square of the length is the share of the "
-            "b-value, correct that in the bval file."
+            "s/mm2, expected unit vectors; make them unit vectors, and where the square of the length is the share of "
+            "the b-value, correct that in the bval file."
         )
 
 
