@@ -217,3 +217,11 @@ def test_terminal_shows_one_line_and_debug_the_trace(study, tmp_path):
     assert ended.returncode == 1
     assert "Traceback" in ended.stderr
     assert "load_diffusion" in ended.stderr
+
+
+def test_output_folder_that_is_the_data_set(study, capsys):
+    before = sorted(study.rglob("*"))
+    code, lines, _ = call(capsys, "run", study, study, "--template", "qcord")
+    assert code == 1
+    assert "is the data set itself, expected another one" in lines[0]
+    assert sorted(study.rglob("*")) == before

@@ -166,3 +166,10 @@ def _kernel(sigma):
     unit = np.zeros((21, 21))
     unit[10, 10] = 1
     return ndimage.gaussian_filter(unit, sigma)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (5, 40, 2), (40, 4, 2)])
+def test_images_too_small_to_read_noise_from(shape):
+    data = np.random.default_rng(0).normal(100, 3, (*shape, 2)).astype(np.float32)
+    with pytest.raises(EmptyRegion, match="give a larger mask, or the noise level itself"):
+        estimate_noise(image_of(data))

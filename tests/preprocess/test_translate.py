@@ -74,3 +74,16 @@ def test_missing_values_stay_missing_and_do_not_spread():
     assert np.isnan(moved[2:-2, 2:-2]).sum() == 2
     still = translate_slices(image, np.zeros(2))
     assert np.isnan(still).sum() == 1
+
+
+def test_a_voxel_without_a_value_does_not_ring_into_others():
+    """Around a hole in bright tissue the moved image is that of the whole one."""
+    x, y = np.meshgrid(np.arange(32), np.arange(30), indexing="ij")
+    whole = (900 + 60 * np.sin(x / 5) * np.cos(y / 6))[..., None].astype(np.float32)
+    holed = whole.copy()
+    holed[15, 14], holed[8, 20] = np.nan, np.inf
+    shift = np.array([[0.4, -0.3]])
+    expected, found = translate_slices(whole, shift), translate_slices(holed, shift)
+    known = np.isfinite(found) & np.isfinite(expected)
+    assert (~np.isfinite(found) & np.isfinite(expected)).sum() <= 8
+    np.testing.assert_allclose(found[known], expected[known], atol=4)

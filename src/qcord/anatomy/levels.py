@@ -87,7 +87,7 @@ def levels_from_landmarks(
     UnknownName
         If the template does not know a landmark.
     ImplausibleValue
-        If landmarks lie in the wrong order, at impossible distances, or nowhere near the cord.
+        If landmarks lie in the wrong order or at impossible distances.
     """
     if not landmarks:
         raise EmptyRegion("No landmark is given, expected at least one disc or vertebra.")
@@ -96,7 +96,7 @@ def levels_from_landmarks(
         known = template.discs.get(name, template.vertebra_middles.get(name))
         if known is None:
             raise UnknownName(f"Template {template.name} has no landmark '{name}'; it knows discs and vertebrae to L1.")
-        rows.append((_along(centerline, name, point), known, name))
+        rows.append((float(centerline.project(np.asarray(point, dtype=float))[2]), known, name))
     rows.sort()
     length, height = np.array([r[0] for r in rows]), np.array([r[1] for r in rows])
     for lower, upper in pairwise(rows):
@@ -111,18 +111,17 @@ def levels_from_landmarks(
     return Levels(centerline, length, height, "landmarks")
 
 
-def _along(centerline: Centerline, name: str, point: Sequence[float]) -> float:
-    """Distance [mm] along the axis of the cord at which a landmark lies."""
-    right, front, along = (float(v) for v in centerline.project(np.asarray(point, dtype=float)))
-    beyond = max(-along, along - float(centerline.length[-1]), 0.0)
-    if not (np.hypot(right, front) <= FAR_OFF and beyond <= FAR_BEYOND):
-        place = ", ".join(f"{v:g}" for v in point)
-        raise ImplausibleValue(
-            f"Landmark {name} at {place} lies {np.hypot(right, front):.0f} mm from the axis of the cord and "
-            f"{beyond:.0f} mm beyond its ends, expected at most {FAR_OFF:g} and {FAR_BEYOND:g} mm; check that the "
-            "coordinates are world millimetres (right, anterior, superior) of this person."
-        )
-    return along
+def require_near(centerline: Centerline, landmarks: Mapping[str, Sequence[float]]) -> None:
+    """Raise `ImplausibleValue` if a landmark that a person gave lies nowhere near the imaged cord."""
+    for name, point in landmarks.items():
+        right, front, along = (float(v) for v in centerline.project(np.asarray(point, dtype=float)))
+        off, beyond = float(np.hypot(right, front)), max(-along, along - float(centerline.length[-1]), 0.0)
+        if not (off <= FAR_OFF and beyond <= FAR_BEYOND):
+            raise ImplausibleValue(
+                f"Landmark {name} at {', '.join(f'{v:g}' for v in point)} lies {off:.0f} mm from the axis of the cord "
+                f"and {beyond:.0f} mm beyond its ends, expected at most {FAR_OFF:g} and {FAR_BEYOND:g} mm; check that "
+                "the coordinates are world millimetres (right, anterior, superior) of this person."
+            )
 
 
 def levels_from_map(labels: Image, centerline: Centerline, template: Template) -> Levels:

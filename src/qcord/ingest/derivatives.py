@@ -5,13 +5,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from qcord.core.entities import Entities
 from qcord.core.errors import UnknownName, UnreadableFile
 from qcord.core.grid import Grid, require_same_grid
 from qcord.core.image import Image
 from qcord.ingest.bids import Scan, Visit
 from qcord.ingest.landmarks import Landmark, landmarks_of_label_image, read_landmarks
-from qcord.ingest.nifti import read_image
+from qcord.ingest.nifti import read_image, read_map
 from qcord.ingest.series import Group, transfer_state
 
 CORD_LABELS = ("SC", "cord", "spinalcord")
@@ -59,6 +61,8 @@ def find_cord_mask(derivatives: Derivatives, group: Group, grid: Grid) -> Image 
     ------
     GridMismatch
         If a mask is named after the series but lies on another grid.
+    ImplausibleValue
+        If it holds several volumes.
     """
     return _find(derivatives, group, grid, _is_cord_mask)
 
@@ -92,14 +96,21 @@ def _find(derivatives: Derivatives, group: Group, grid: Grid, wanted: Callable[[
         elif source in _names_of(group):
             named.append(path)
     for path in named:
-        image = read_image(path, unit="label")
+        image = read_map(path, unit="label")
         require_same_grid(image.grid, grid, path.name, group.scans[0].name)
-        return image
+        return _without_gaps(image)
     for path in unnamed:
-        image = read_image(path, unit="label")
+        image = read_map(path, unit="label")
         if image.grid.matches(grid):
-            return image
+            return _without_gaps(image)
     return None
+
+
+def _without_gaps(image: Image) -> Image:
+    """A mask or label image with 0 where it has no value, as the outside of masks of some tools."""
+    if image.data.dtype.kind != "f" or np.isfinite(image.data).all():
+        return image
+    return image.derive(np.where(np.isfinite(image.data), image.data, 0))
 
 
 def _parse(path: Path) -> Entities | None:

@@ -13,6 +13,7 @@ from qcord.anatomy.levels import (
     levels_carried,
     levels_from_landmarks,
     levels_from_map,
+    require_near,
 )
 from qcord.anatomy.morphometry import morphometry
 from qcord.anatomy.register import PLACEMENT, register, registration_quality
@@ -115,6 +116,7 @@ def find_all_levels(
     if landmarks:
         token = _host_of(landmarks, prepared, cords)
         points = {mark.name: mark.world for mark in landmarks}
+        require_near(cords[token].centerline, points)
         reference = levels_from_landmarks(cords[token].centerline, points, template)
         levels.setdefault(token, reference)
     elif levels:

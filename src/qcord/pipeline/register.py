@@ -7,7 +7,14 @@ import numpy as np
 import pandas as pd
 
 from qcord.anatomy.contrast import contrast_of
-from qcord.anatomy.levels import CENTRE, Levels, levels_assumed, levels_from_landmarks, levels_from_map
+from qcord.anatomy.levels import (
+    CENTRE,
+    Levels,
+    levels_assumed,
+    levels_from_landmarks,
+    levels_from_map,
+    require_near,
+)
 from qcord.core.errors import MissingMetadata
 from qcord.core.template import Template
 from qcord.ingest.landmarks import Landmark, landmarks_of_label_image, parse_disc, read_landmarks
@@ -98,7 +105,9 @@ def _levels(
             )
         points += found
     if points:
-        return levels_from_landmarks(cord.centerline, {p.name: p.world for p in points}, template)
+        named = {p.name: p.world for p in points}
+        require_near(cord.centerline, named)
+        return levels_from_landmarks(cord.centerline, named, template)
     return levels_assumed(cord.centerline, template, centre)
 
 

@@ -22,12 +22,14 @@ def field_on_template(registration: Registration) -> tuple[Grid, FloatArray]:
     """Displacements [mm, RAS] from each voxel of the template to its place in the image.
 
     Resampling the image at these places brings it to the template. The field covers the heights that the image
-    shows.
+    shows, at least one.
     """
     grid = registration.template.grid
     heights = registration.levels.height_at(registration.subject_length[registration.subject.present])
     z = registration.template.slice_heights
     rows = np.flatnonzero((z >= heights.min()) & (z <= heights.max()))
+    if not rows.size:  # a single slice, or thin ones, between two of the template
+        rows = np.array([np.argmin(np.abs(z - heights.mean()))])
     cut = grid.crop((0, 0, int(rows[0])), (grid.shape[0], grid.shape[1], int(rows[-1]) + 1))
     places = cut.world(_indices(cut))
     return cut, np.asarray(registration.to_subject(places) - places, dtype=np.float32)

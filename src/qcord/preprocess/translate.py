@@ -2,6 +2,7 @@
 
 import numpy as np
 from scipy import fft
+from scipy.ndimage import distance_transform_edt
 
 from qcord.core.arrays import AnyArray, FloatArray
 
@@ -35,7 +36,7 @@ def translate_slices(data: AnyArray, shift: FloatArray) -> FloatArray:
         return moved.reshape(shape)
     part = moved[..., which].astype(float)
     bad = ~np.isfinite(part)
-    part[bad] = 0.0
+    _fill(part, bad)
     outside = np.zeros_like(bad)
     for axis in (0, 1):
         part = _ramp(part, steps[which, axis], axis)
@@ -45,6 +46,19 @@ def translate_slices(data: AnyArray, shift: FloatArray) -> FloatArray:
     part[outside] = np.nan
     moved[..., which] = part
     return moved.reshape(shape)
+
+
+def _fill(part: FloatArray, bad: AnyArray) -> None:
+    """Give voxels without a value that of the nearest one with a value, so that the shift does not ring around them."""
+    before, nearest = np.zeros(0, dtype=bool), np.zeros(0, dtype=int)
+    for k in np.flatnonzero(bad.any(axis=(0, 1))):
+        hole = bad[..., k]
+        if hole.all():
+            part[..., k] = 0.0
+            continue
+        if not np.array_equal(hole, before):
+            before, nearest = hole, distance_transform_edt(hole, return_distances=False, return_indices=True)
+        part[..., k] = part[..., k][tuple(nearest)]
 
 
 def _ramp(part: FloatArray, step: FloatArray, axis: int) -> FloatArray:
