@@ -8,11 +8,17 @@ import pytest
 
 from qcord import api
 from qcord.cli.main import app
+from qcord.core.entities import Entities
 from qcord.core.errors import EmptyRegion, ImplausibleValue, MissingMetadata, UnknownName
+from qcord.core.fit import Fit
+from qcord.core.flags import Flag
+from qcord.core.grid import Grid
+from qcord.core.image import Image
 from qcord.core.noise import Gaussian, Rician
 from qcord.core.protocol import Protocol
 from qcord.estimate.simulate import simulate
 from qcord.models.registry import get
+from qcord.pipeline.outputs import write_fit
 
 SHAPE = (40, 44, 4)
 AFFINE = np.diag([-0.9, 0.9, 5.0, 1])
@@ -242,3 +248,32 @@ def test_command_takes_held_and_given_values(tmp_path, capsys):
     assert np.median(written[:18]) == pytest.approx(0.073, rel=0.01)
     with pytest.raises(ImplausibleValue, match="--fixed S0 has no value, expected NAME=VALUE"):
         app([*line[:-1], "S0"], result_action="return_value")
+
+
+def test_flags_lie_beside_the_maps_with_their_meaning(tmp_path):
+    protocol = get("t2").example()
+    data, _ = scans("t2", protocol, Rician(12.0))
+    data[0, 0, 0] = np.nan
+    files = [
+        write(tmp_path / f"{k:02d} scan e{k}.nii.gz", data[..., k], EchoTime=float(protocol["EchoTime"][k]))
+        for k in range(8)
+    ]
+    api.fit("t2", files, tmp_path / "out", noise=12.0)
+    path = next((tmp_path / "out").glob("*desc-flag*.nii.gz"))
+    flags = loaded(path)
+    assert flags[0, 0, 0] == Flag.NOT_FINITE
+    assert (flags[1:] == Flag.OK).mean() > 0.9
+    assert json.loads(str_of(path).read_text())["Levels"][str(int(Flag.NOT_FINITE))] == Flag.NOT_FINITE.sentence
+
+
+def test_a_run_writes_factors_in_percent_as_a_fit_does(tmp_path):
+    shape, grid = (2, 2, 2), Grid((2, 2, 2), AFFINE)
+    maps = {"MWF": Image(np.full(shape, 0.1, dtype=np.float32), grid, unit="1")}
+    std = {"MWF": Image(np.full(shape, 0.02, dtype=np.float32), grid, unit="1")}
+    flag = Image(np.zeros(shape, dtype=np.uint8), grid, unit="label")
+    done = Fit("myelin-water", maps, std, rmse=flag, flag=flag, criterion=flag)
+    write_fit(done, Entities.parse("sub-01_MESE.nii.gz"), ["bids:raw:sub-01_MESE.nii.gz"], tmp_path)
+    for name, value in (("sub-01_MWFmap", 10.0), ("sub-01_desc-se_MWFmap", 2.0), ("sub-01_desc-flag_MWFmap", 0.0)):
+        path = tmp_path / "anat" / f"{name}.nii.gz"
+        assert loaded(path)[0, 0, 0] == pytest.approx(value)
+    assert json.loads(str_of(tmp_path / "anat" / "sub-01_MWFmap.nii.gz").read_text())["Units"] == "percent"

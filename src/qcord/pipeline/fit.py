@@ -20,7 +20,7 @@ from qcord.maps.frequency_spread import frequency_spread
 from qcord.models import registry
 from qcord.pipeline.collect import collect
 from qcord.pipeline.given import Value, number, read_given, read_transmit_field, read_value
-from qcord.pipeline.map_names import as_written, beside_map, map_name
+from qcord.pipeline.map_names import as_written, beside_map, flag_name, flag_sidecar, map_name
 from qcord.pipeline.single import group_of
 from qcord.pipeline.store import staged, write_image
 
@@ -180,6 +180,9 @@ def _write_maps(result: Fit, series: Series, group: Group, out: Path) -> dict[st
                     further = {**sidecar, "Description": meaning}
                     write_image(folder / name.replace(desc=kind).name, as_written(metric, other), further)
             paths[metric] = out / name.name
+        flag = flag_name(entities, result)
+        if flag is not None:
+            write_image(folder / flag.name, result.flag, flag_sidecar(sidecar["Sources"]))
     return paths
 
 

@@ -1,11 +1,13 @@
 """Names of maps, by BIDS and QSIRecon, and the units in which they are written."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from qcord.core.entities import Entities
 from qcord.core.fit import Fit
+from qcord.core.flags import Flag
 from qcord.core.image import Image
 
 QMRI_SUFFIX = {
@@ -49,6 +51,19 @@ def map_name(source: Entities, model: str, metric: str) -> Entities | None:
         return None if parameter is None else source.replace(suffix="dwimap", model=entity, param=parameter)
     suffix = QMRI_SUFFIX.get(metric)
     return None if suffix is None else source.replace(suffix=suffix)
+
+
+def flag_name(source: Entities, fit: Fit) -> Entities | None:
+    """File name of the flags of a fit; None if no map of it is written."""
+    first = next((n for metric in fit.maps if (n := map_name(source, fit.model, metric)) is not None), None)
+    if first is None:
+        return None
+    return first.replace(param=None, desc="flag") if first.suffix == "dwimap" else first.replace(desc="flag")
+
+
+def flag_sidecar(sources: Sequence[str]) -> dict[str, Any]:
+    """Sidecar of a map of flags."""
+    return {"Levels": {int(f): f.sentence for f in Flag}, "Sources": list(sources)}
 
 
 def as_written(metric: str, image: Image) -> Image:

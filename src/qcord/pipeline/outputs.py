@@ -19,7 +19,7 @@ from qcord.core.protocol import Protocol
 from qcord.core.series import Series
 from qcord.ingest.gradients import to_fsl
 from qcord.ingest.series import stored_affine
-from qcord.pipeline.map_names import as_written, beside_map, map_name
+from qcord.pipeline.map_names import as_written, beside_map, flag_name, flag_sidecar, map_name
 from qcord.pipeline.norm_values import definitions, scanners
 from qcord.pipeline.store import (
     history_of,
@@ -93,7 +93,7 @@ def write_findings(findings: Findings, folder: Path) -> None:
             source = source.replace(acq=token)
         taken |= names
         for fit in fits:
-            _write_fit(fit, place, source, home)
+            write_fit(fit, source, place.sources, home)
     if findings.transmit_field is not None:
         _write_field(findings.transmit_field, home)
     for token, images in findings.extra.items():
@@ -220,22 +220,22 @@ def _write_field(field: Field, home: Path) -> None:
         write_image(home / "fmap" / name.replace(desc="se").name, as_written("B1", field.std), error)
 
 
-def _write_fit(fit: Fit, place: Located, source: Entities, home: Path) -> None:
+def write_fit(fit: Fit, source: Entities, sources: Sequence[str], home: Path) -> None:
+    """Write the maps of a fit, what lies beside them, and its flags."""
     for metric, image in fit.maps.items():
         name = map_name(source, fit.model, metric)
         if name is None:
             continue
         folder = home / ("dwi" if name.suffix == "dwimap" else "anat")
-        sidecar = {"Sources": list(place.sources), "EstimationAlgorithm": _algorithm(image)}
-        write_image(folder / name.name, image, sidecar)
+        sidecar = {"Sources": list(sources), "EstimationAlgorithm": _algorithm(image)}
+        write_image(folder / name.name, as_written(metric, image), sidecar)
         for kind, (other, meaning) in beside_map(fit, metric).items():
-            write_image(folder / name.replace(desc=kind).name, other, {**sidecar, "Description": meaning})
-    flag = next((n for metric in fit.maps if (n := map_name(source, fit.model, metric)) is not None), None)
+            further = {**sidecar, "Description": meaning}
+            write_image(folder / name.replace(desc=kind).name, as_written(metric, other), further)
+    flag = flag_name(source, fit)
     if flag is not None:
         folder = home / ("dwi" if flag.suffix == "dwimap" else "anat")
-        levels = {int(f): f.sentence for f in Flag}
-        named = flag.replace(param=None, desc="flag") if flag.suffix == "dwimap" else flag.replace(desc="flag")
-        write_image(folder / named.name, fit.flag, {"Levels": levels, "Sources": list(place.sources)})
+        write_image(folder / flag.name, fit.flag, flag_sidecar(sources))
 
 
 def _algorithm(image: Image) -> str:
