@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from healthy_people import people
-from qcord.core.errors import ExtrapolationWarning, ImplausibleValue
+from qcord.core.errors import ExtrapolationWarning, ImplausibleValue, SetApartWarning
 from qcord.normative.adapt import adapt, expected_error
 from qcord.normative.centiles import centiles
 from qcord.normative.fit import fit_norm, fit_norms, fit_statistics, joined
@@ -301,3 +301,24 @@ def test_curves_beyond_the_ages_of_the_people_warn():
     with pytest.warns(ExtrapolationWarning, match="to 80 years"):
         centiles(norm, [30.0, 80.0], manufacturer="m0")
     assert len(centiles(norm, [30.0], manufacturer="m0")) == 7
+
+
+def test_cells_without_a_spread_of_people_are_named_and_do_not_stop_the_others():
+    table = people(4, 6)
+    constant = table.head(4).assign(level="C7", value=3.0)
+    one = pd.concat([table.head(1)] * 2).assign(level="T1", session_id=["1", "2"], value=[70.0, 71.0])
+    with pytest.warns(SetApartWarning, match="2 of 3 cells have no norm: All 4 values .* at T1 is of one healthy"):
+        norms = fit_norms(pd.concat([table, constant, one], ignore_index=True))
+    assert [norm.cell.level for norm in norms] == [table["level"].iloc[0]]
+    with pytest.raises(ImplausibleValue, match="one healthy person"):
+        fit_norms(one)
+
+
+@pytest.mark.parametrize("wrong", [-1.0, np.inf])
+def test_standard_errors_that_are_none_are_refused(wrong):
+    table = people(4, 6)
+    norms = fit_norms(table)
+    bad = table.assign(se=[wrong, *[0.1] * (len(table) - 1)])
+    for learn in (fit_norms, lambda rows: score(norms, rows)):
+        with pytest.raises(ImplausibleValue, match="1 of 24 standard errors"):
+            learn(bad)

@@ -245,3 +245,44 @@ def test_order_of_rows_does_not_matter(order):
         a.accepted, b.accepted.sort_values("participant_id", ignore_index=True), check_dtype=False
     )
     assert a.reasons == b.reasons
+
+
+def test_ages_of_dicom_are_years_and_other_text_is_refused():
+    assert checked(cohort(2, age=["035Y", "30"])).accepted["age"].tolist() == [35, 30]
+    with pytest.raises(ImplausibleValue, match="'89\\+'"):
+        checked(cohort(2, age=["89+", "30"]))
+
+
+def test_a_sex_that_is_stated_but_not_understood_is_quoted():
+    reasons = refused(cohort(3, sex=["1", "W", "unknown"]))
+    assert reasons == {
+        "sex is '1', expected F or M (say what it means in a mapping: [words.sex])": 1,
+        "sex is missing, F or M (join a table with --participants)": 1,
+    }
+
+
+def test_diagnoses_that_set_people_apart_are_named():
+    entry = checked(cohort(4, pathology=["HC", "Healthy volunteers", "normal", "MS"]))
+    assert len(entry.accepted) == 2
+    assert any("other than HC: MS (1 rows), normal (1 rows)" in n for n in entry.notes)
+
+
+def test_names_that_look_alike_are_equal():
+    rows = checked(cohort(2, site=["Zu\u0308rich", "Z\u00fcrich "])).accepted
+    assert set(rows["site"]) == {"Z\u00fcrich"}
+
+
+def test_levels_of_a_list_are_a_range_if_there_is_no_gap():
+    assert set(checked(cohort(2, level=["2;3;4;5", "2,3:5"])).accepted["level"]) == {"C2:C5"}
+    with pytest.raises(UnknownName, match="without gaps"):
+        checked(cohort(2, level=["2;5", "C2"]))
+
+
+@pytest.mark.parametrize("value", [0.0, 1e300, -1e-300])
+def test_numbers_that_no_map_gives_are_refused(value):
+    frame = cohort(12)
+    frame.loc[4, "value"] = value
+    entry = checked(frame)
+    assert entry.refused["participant_id"].tolist() == ["p004"]
+    other = checked(frame.assign(metric="own", unit="1"))
+    assert len(other.refused) == (0 if value == 0 else 1)

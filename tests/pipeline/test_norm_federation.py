@@ -9,7 +9,15 @@ import pytest
 from federation_sites import hospital, hospitals
 from qcord.cli import norm_federation as cli
 from qcord.cli.main import main
-from qcord.core.errors import MissingMetadata, NotWritable, QcordError, UnknownName, UnreadableFile
+from qcord.core.errors import (
+    ImplausibleValue,
+    MissingMetadata,
+    NotWritable,
+    QcordError,
+    SetApartWarning,
+    UnknownName,
+    UnreadableFile,
+)
 from qcord.normative.federation.cells import TooRevealing
 from qcord.normative.federation.signature import WrongSignature
 from qcord.normative.fit import fit_statistics
@@ -177,3 +185,27 @@ def test_manufacturers_of_a_real_table_merged_are_the_whole_table(data_dir, tmp_
             np.testing.assert_allclose(
                 getattr(norm.hierarchy, name), getattr(whole.hierarchy, name), rtol=1e-8, atol=1e-12
             )
+
+
+def test_rows_of_a_table_pass_the_checks_of_a_database(tmp_path, key):
+    table = hospital("a", 40, seed=1)
+    words = table.assign(sex=table["sex"].map({"F": "female", "M": "male"}), pathology="control")
+    words.to_csv(tmp_path / "words.csv", index=False, sep=";")
+    table.to_csv(tmp_path / "plain.csv", index=False)
+    for name in ("words", "plain"):
+        norm_export(tmp_path / f"{name}.csv", tmp_path / name, key=key, ledger=tmp_path / f"l {name}", terms=TERMS)
+    assert (tmp_path / "words").read_bytes() == (tmp_path / "plain").read_bytes()
+    wrong = table.copy()
+    wrong.loc[3, "value"] = 65.0
+    wrong.to_csv(tmp_path / "wrong.csv", index=False)
+    with pytest.warns(SetApartWarning, match="1 of 120 values of wrong.csv are left out: 1 x impossible"):
+        summary = norm_export(tmp_path / "wrong.csv", tmp_path / "w", key=key, ledger=tmp_path / "l", terms=TERMS)
+    assert set(summary["people"]) == {39}
+
+
+def test_text_among_values_is_not_dropped(tmp_path, key):
+    table = hospital("a", 40, seed=1).astype({"value": object})
+    table.loc[3, "value"] = "0,65"
+    with pytest.raises(ImplausibleValue, match="'0,65'"):
+        norm_export(table, tmp_path / "out", key=key, ledger=tmp_path / "l", terms=TERMS)
+    assert not (tmp_path / "out").exists()

@@ -3,7 +3,9 @@
 import logging
 import os
 import sys
+import warnings
 from importlib.metadata import version
+from typing import TextIO
 
 # Threads of the linear algebra library only wait for each other on the small matrices of this work, and they change
 # the last digit of results; it reads this on import.
@@ -14,7 +16,7 @@ from cyclopts import App, CycloptsError
 from rich.console import Console
 
 from qcord.cli import assets, demo, doctor, extract, fit, norm, phantom, register, run, segment
-from qcord.core.errors import QcordError
+from qcord.core.errors import QcordError, QcordWarning
 
 app = App(
     name="qcord",
@@ -39,7 +41,9 @@ def main(arguments: list[str] | None = None) -> None:
         logging.basicConfig(level=logging.DEBUG, format="%(message)s")
         logging.getLogger("matplotlib").setLevel(logging.WARNING)
     try:
-        result = app(words, exit_on_error=False, print_error=False, result_action="return_value")
+        with warnings.catch_warnings():
+            warnings.showwarning = _note
+            result = app(words, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
         _say(f"{error}", "see 'qcord --help'")
         sys.exit(2)
@@ -52,6 +56,22 @@ def main(arguments: list[str] | None = None) -> None:
         _say("Stopped; nothing was left half-written.")
         sys.exit(130)
     sys.exit(int(result) if isinstance(result, int) else 0)
+
+
+def _note(  # noqa: PLR0917
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Show a warning that means something to the user as one line, any other as Python does."""
+    if issubclass(category, QcordWarning):
+        text = " ".join(str(message).split())
+        Console(stderr=True, highlight=False, soft_wrap=True).print(f"[bold yellow]qcord:[/] {_plain(text)}")
+    else:
+        print(warnings.formatwarning(message, category, filename, lineno, line), end="", file=file or sys.stderr)
 
 
 def _say(message: str, hint: str = "") -> None:

@@ -2,6 +2,7 @@
 
 import tomllib
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -82,6 +83,8 @@ class TableMapping(BaseModel):
         Column of observations to words of the table and what they mean (``[words.pathology]``, ``CN = "HC"``).
     separator, encoding : str
         How the text file is written; the separator is found in the header if it is not given.
+    decimal : str
+        ``,`` if numbers have a decimal comma.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -93,6 +96,7 @@ class TableMapping(BaseModel):
     words: dict[str, dict[str, str]] = Field(default_factory=dict)
     separator: str = ""
     encoding: str = "utf-8-sig"
+    decimal: Literal[".", ","] = "."
 
 
 def read_mapping(path: Path, known: tuple[str, ...]) -> TableMapping:

@@ -89,7 +89,7 @@ def read_outputs(
     if participants is None and how.participants is None:
         places = [p / "participants.tsv" for p in (folder, raw) if p is not None]
         participants = next((p for p in places if p.is_file()), None)
-    frame, units, files = completed(frame, how, base, participants)
+    frame, units, files = completed(frame, how, base, participants, notes)
     return RawTable(
         frame, {**units_of(how.columns), **units}, tuple(notes), sidecars, digest_of([*atlas, *shape, *files])
     )

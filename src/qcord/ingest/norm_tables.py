@@ -2,7 +2,7 @@
 
 import gzip
 import hashlib
-import re
+import warnings
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +17,8 @@ import pandas as pd
 from qcord.core.errors import MissingMetadata, UnreadableFile
 from qcord.core.text_column import as_text
 from qcord.ingest.norm_mapping import Column, TableMapping
+from qcord.ingest.people import column_units
+from qcord.ingest.toolbox_tables import is_toolbox, toolbox_observations
 
 MISSING = ("", "n/a", "N/A", "NA", "NaN", "nan", "null", "None", "NULL", "-")
 """What stands for no value in tables of the field."""
@@ -24,6 +26,7 @@ MISSING = ("", "n/a", "N/A", "NA", "NaN", "nan", "null", "None", "NULL", "-")
 USUAL: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "participant_id": ("participant", "subject", "subject_id", "id"),
+        "sex": ("gender",),
         "session_id": ("session",),
         "site": ("institution_id", "center", "centre", "institution"),
         "manufacturer": ("vendor",),
@@ -37,6 +40,8 @@ USUAL: Mapping[str, tuple[str, ...]] = MappingProxyType(
 
 PERSONAL = ("site", "manufacturer", "scanner", "pathology", "age", "sex", "height", "weight")
 """Columns that a table of participants may give."""
+
+_OF_VALUES = ("metric", "unit", "region", "level", "value", "se", "quality")
 
 SEPARATORS = (",", "\t", ";", "|")
 
@@ -98,25 +103,38 @@ def read_table(path: Path, mapping: TableMapping | None = None) -> pd.DataFrame:
         raise UnreadableFile(f"{path.name} is empty; expected a table with a header.")
     separator = how.separator or max(SEPARATORS, key=header.count)
     try:
-        table = pd.read_csv(
-            path,
-            sep=separator,
-            dtype=str,
-            encoding=how.encoding,
-            keep_default_na=False,
-            na_values=list(MISSING),
-            index_col=False,
-        )
+        with warnings.catch_warnings():
+            # a row that is longer than the header would lose its last cells, as with decimal commas beside commas
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            table = pd.read_csv(
+                path,
+                sep=separator,
+                dtype=str,
+                encoding=how.encoding,
+                keep_default_na=False,
+                na_values=[word + blank for word in MISSING for blank in ("", " ")],
+                skipinitialspace=True,
+                index_col=False,
+            )
     except UnicodeDecodeError as error:
         raise _not_text(path, how, error) from error
     except (pd.errors.ParserError, pd.errors.ParserWarning, pd.errors.EmptyDataError, EOFError, zlib.error) as error:
-        reason = str(error).strip().split("\n")[0]
+        reason = str(error).strip().split("\n")[0].split(". ")[0]
         raise UnreadableFile(
-            f"{path.name} is no table separated by {separator!r} ({reason}); expected as many cells in each row as in "
-            "the header - export it again, or state separator in the mapping."
+            f"{path.name} is no table separated by {separator!r} ({reason}); expected a header in the first line and "
+            "as many cells in each row (no decimal comma between commas) - export it again or state its separator."
         ) from error
     table.columns = table.columns.str.strip()
     return table
+
+
+def with_points(column: "pd.Series[Any]") -> "pd.Series[Any]":
+    """Numbers of a column whose decimals are behind a comma, with a point; other text stays as it is.
+
+    >>> with_points(pd.Series(["0,63", "1.234,5", "70"])).tolist()
+    ['0.63', '1.234,5', '70']
+    """
+    return as_text(column).str.replace(r"^\s*([+-]?\d*),(\d+(?:[eE][+-]?\d+)?)\s*$", r"\1.\2", regex=True)
 
 
 def _not_text(path: Path, how: TableMapping, error: UnicodeDecodeError) -> UnreadableFile:
@@ -167,9 +185,14 @@ def read_observations(
     how = mapping or TableMapping()
     table = read_table(path, how)
     notes: list[str] = []
-    toolbox = is_toolbox(table)
-    frame = toolbox_observations(table, path.name, how, notes) if toolbox else _mapped(table, path.name, how)
-    frame, units, files = completed(frame, how, folder, participants)
+    if is_toolbox(table):
+        stated = _columns(
+            table, path.name, how.columns, ("participant_id", "session_id", *PERSONAL, "protocol", "quality")
+        )
+        frame = toolbox_observations(table, path.name, how, stated, notes)
+    else:
+        frame = _mapped(table, path.name, how)
+    frame, units, files = completed(frame, how, folder, participants, notes)
     return RawTable(frame, {**units_of(how.columns), **units}, tuple(notes), {}, digest_of([path, *files]))
 
 
@@ -189,8 +212,8 @@ def units_of(columns: Mapping[str, str | Column]) -> dict[str, str]:
 
 def _mapped(table: pd.DataFrame, source: str, how: TableMapping) -> pd.DataFrame:
     """Rows of a table under the names of observations; a wide table becomes one row a value."""
-    names = ("participant_id", "session_id", *PERSONAL, "protocol", "software", "metric", "unit", "region", "level")
-    base = _columns(table, source, how.columns, (*names, "value", "se", "quality"))
+    names = ("participant_id", "session_id", *PERSONAL, "protocol", "software", *_OF_VALUES)
+    base = _columns(table, source, how.columns, names)
     if not how.value:
         absent = [c for c in ("metric", "value") if c not in base.columns and c not in how.constants]
         if absent:
@@ -210,17 +233,31 @@ def _mapped(table: pd.DataFrame, source: str, how: TableMapping) -> pd.DataFrame
     return pd.concat(parts, ignore_index=True)
 
 
+def with_usual_names(table: pd.DataFrame) -> pd.DataFrame:
+    """Table whose columns of the usual other names have those of observations; all others stay."""
+    names = ("participant_id", "session_id", *PERSONAL, "protocol", "software", *_OF_VALUES)
+    usual = {own: name for name in names if (own := _usual(table, name)) is not None}
+    return table.rename(columns=usual)
+
+
+def _usual(table: pd.DataFrame, name: str) -> str | None:
+    """Column of a table that is what a column of observations is, by its name."""
+    if name in table.columns:
+        return name
+    lower = {str(c).lower(): str(c) for c in reversed(table.columns)}
+    return next((lower[n] for n in (name, *USUAL.get(name, ())) if n in lower), None)
+
+
 def _columns(
     table: pd.DataFrame, source: str, mapped: Mapping[str, str | Column], names: Sequence[str]
 ) -> pd.DataFrame:
-    lower = {str(c).lower(): c for c in reversed(table.columns)}
     found: dict[str, Any] = {}
     for name in names:
         if name in mapped:
             column = mapped[name]
             found[name] = _column(table, column.column if isinstance(column, Column) else column, source)
             continue
-        usual = next((lower[n] for n in (name, *USUAL.get(name, ())) if n in lower), None)
+        usual = _usual(table, name)
         if usual is not None:
             found[name] = table[usual]
     return pd.DataFrame(found, index=table.index, copy=False)
@@ -239,20 +276,25 @@ def _with_constants(frame: pd.DataFrame, how: TableMapping) -> pd.DataFrame:
     for name, words in how.words.items():
         if name in result.columns:
             result[name] = result[name].replace(words)
+    for name in ("value", "se", "age", "height", "weight") if how.decimal == "," else ():
+        if name in result.columns:
+            result[name] = with_points(result[name])
     for name, constant in how.constants.items():
         result[name] = result[name].fillna(str(constant)) if name in result.columns else str(constant)
     return result
 
 
 def completed(
-    frame: pd.DataFrame, how: TableMapping, folder: Path | None, participants: Path | None
+    frame: pd.DataFrame, how: TableMapping, folder: Path | None, participants: Path | None, notes: list[str]
 ) -> tuple[pd.DataFrame, dict[str, str], list[Path]]:
     """Complete rows: what the table itself says goes first, then the table of participants, then constants.
+
+    Units of age, height and weight of the participants are those of the mapping, else of the JSON beside their table.
 
     Returns
     -------
     frame, units, files
-        Observations, units of joined columns, files read.
+        Observations, units of joined columns, files read. Who is not among the participants is added to ``notes``.
     """
     mapped = how.participants.columns if how.participants else {}
     path = participants
@@ -262,15 +304,39 @@ def completed(
         return _with_constants(frame, how), {}, []
     people, keys = _people(path, mapped, frame)
     joined = frame.merge(people, how="left", on=keys, suffixes=("", " joined"), indicator=True)
-    if joined["_merge"].eq("left_only").all():
+    absent = joined.loc[joined["_merge"].eq("left_only"), "participant_id"]
+    if len(absent) == len(joined):
         raise UnreadableFile(
-            f"No person of the table is in {path.name} (such as {frame['participant_id'].iloc[0]}); use the same ids."
+            f"No person of the table is in {path.name}: it has {_some(people, keys)}, the table {_some(frame, keys)}; "
+            "use the same ids."
         )
+    if len(absent):
+        notes.append(
+            f"{absent.nunique()} people of the table are not in {path.name}: {_some(joined.loc[absent.index], keys)}"
+        )
+    stated = {**{n: u for n, u in column_units(path).items() if n in people.columns}, **units_of(mapped)}
     for name in PERSONAL:
         if f"{name} joined" in joined.columns:
+            _refuse_two_units(joined, name, stated.get(name, ""), units_of(how.columns).get(name, ""), path.name)
             joined[name] = joined[name].fillna(joined[f"{name} joined"])
     extra = [c for c in joined.columns if c.endswith(" joined") or c == "_merge"]
-    return _with_constants(joined.drop(columns=extra), how), units_of(mapped), [path]
+    return _with_constants(joined.drop(columns=extra), how), stated, [path]
+
+
+def _some(table: pd.DataFrame, keys: Sequence[str]) -> str:
+    """Some of the persons of a table, in words."""
+    rows = table[list(keys)].dropna(subset=["participant_id"]).drop_duplicates().astype(object).fillna("n/a")
+    return ", ".join(" ".join(map(str, r)) for r in rows.head(3).to_numpy()) + (" ..." if len(rows) > 3 else "")
+
+
+def _refuse_two_units(joined: pd.DataFrame, name: str, theirs: str, own: str, people: str) -> None:
+    """Raise if a column comes from both tables, in two units."""
+    usual = {"age": "year", "height": "m", "weight": "kg"}.get(name, "")
+    if (theirs or usual) != (own or usual) and joined[name].notna().any():
+        raise MissingMetadata(
+            f"The {name} is stated in the table (in {own or usual}) and in {people} (in {theirs or usual}); "
+            "leave one of the columns out."
+        )
 
 
 def _people(path: Path, mapped: Mapping[str, str | Column], frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
@@ -284,7 +350,7 @@ def _people(path: Path, mapped: Mapping[str, str | Column], frame: pd.DataFrame)
                 table[name] = as_text(table[name]).str.strip().str.removeprefix(prefix)
     keys = ["participant_id"]
     if "session_id" in people.columns:
-        if people["session_id"].notna().any() and "session_id" in frame.columns:
+        if people["session_id"].notna().any() and "session_id" in frame.columns and frame["session_id"].notna().any():
             keys.append("session_id")
         else:
             people = people.drop(columns="session_id")
@@ -292,75 +358,7 @@ def _people(path: Path, mapped: Mapping[str, str | Column], frame: pd.DataFrame)
     twice = people.duplicated(keys)
     if twice.any():
         who = people.loc[twice, "participant_id"].iloc[0]
-        raise UnreadableFile(f"{path.name} describes {who} twice, not alike; keep one row a person.")
+        raise UnreadableFile(
+            f"{path.name} describes {who} twice, not alike; keep one row a person, or state the session in both tables."
+        )
     return people, keys
-
-
-def is_toolbox(table: pd.DataFrame) -> bool:
-    """Whether a table is one of the Spinal Cord Toolbox, by its columns."""
-    columns = set(table.columns)
-    return "VertLevel" in columns and bool(columns & {"WA()", "ML()", "MAP()", "MEAN(area)"})
-
-
-COVERED = 0.5
-"""Share of the slices that a level has at most below which it counts as cut off (assumed)."""
-
-_TOOLBOX_METRICS = ("FA", "MD", "RD", "AD", "MTR", "MTsat", "T1", "T2", "T2star", "R2star", "MK", "ihMTR")
-_CONTRASTS = (("T1w", "T1w"), ("T2star", "T2star"), ("T2s", "T2star"), ("T2w", "T2w"))
-_SHAPE = ("area", "diameter_AP", "diameter_RL", "eccentricity", "solidity", "angle_AP", "angle_RL")
-
-
-def toolbox_observations(table: pd.DataFrame, source: str, how: TableMapping, notes: list[str]) -> pd.DataFrame:
-    """Observations of a table of sct_extract_metric or sct_process_segmentation.
-
-    The spread over voxels or slices that these tables state (``STD()``) is no standard error and is left out.
-    """
-    names = table["Filename"] if "Filename" in table.columns else table.get("scan")
-    if names is None:
-        raise MissingMetadata(f"{source} has neither a column Filename nor scan; expected one that names the subject.")
-    version = ("SCT " + as_text(table["SCT Version"])) if "SCT Version" in table.columns else "SCT"
-    base = pd.DataFrame(
-        {
-            "participant_id": names.str.extract(r"sub-([A-Za-z0-9]+)", expand=False),
-            "session_id": names.str.extract(r"ses-([A-Za-z0-9]+)", expand=False),
-            "level": table["VertLevel"],
-            "software": version,
-        }
-    )
-    notes.append("STD() of the toolbox is a spread over voxels or slices, no standard error: se is left empty")
-    if "MEAN(area)" in table.columns:
-        frame = _shape_observations(table, base.assign(quality=_coverage(table)), names, source)
-    else:
-        column = next(c for c in ("MAP()", "ML()", "WA()") if c in table.columns)
-        stem = [w.lower() for w in re.split(r"[^A-Za-z0-9]+", source.partition(".")[0])]
-        metric = how.constants.get("metric") or next((m for m in _TOOLBOX_METRICS if m.lower() in stem), "")
-        if not metric:
-            raise MissingMetadata(
-                f'{source} does not say its metric; state it in a mapping ([constants] metric = "FA") or in its name.'
-            )
-        software = base["software"] + " " + column.removesuffix("()").lower()
-        frame = base.assign(region=table["Label"], metric=metric, value=table[column], software=software)
-    return frame
-
-
-def _coverage(table: pd.DataFrame) -> "pd.Series[Any]":
-    """``ok``, or that a level lies only partly in the image, so that its mean is that of another place."""
-    quality = pd.Series("ok", index=table.index)
-    if "n_slices" in table.columns:
-        slices = pd.to_numeric(table["n_slices"], errors="coerce")
-        quality[slices < COVERED * slices.groupby(table["VertLevel"]).transform("max")] = "level partly in the image"
-    return quality
-
-
-def _shape_observations(table: pd.DataFrame, base: pd.DataFrame, names: "pd.Series[Any]", source: str) -> pd.DataFrame:
-    gray = bool(re.search(r"(?:^|[^A-Za-z])GM(?:[^A-Za-z]|$)", source))
-    contrast = pd.Series("", index=table.index)
-    for text, meaning in reversed(_CONTRASTS):
-        contrast[names.str.contains(text, regex=False).to_numpy() | (text in source)] = meaning
-    parts = []
-    for shape in _SHAPE:
-        if f"MEAN({shape})" in table.columns:
-            metric = (shape + " " + contrast).str.strip()
-            region = "gray matter" if gray else "spinal cord"
-            parts.append(base.assign(region=region, metric=metric, value=table[f"MEAN({shape})"]))
-    return pd.concat(parts, ignore_index=True)

@@ -4,26 +4,15 @@ import csv
 import io
 import json
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from qcord.core.person_words import PER_YEAR, dicom_age, maker_name, sex_name
 from qcord.ingest.bids import Visit
 
-SEXES = {"f": "F", "female": "F", "w": "F", "m": "M", "male": "M"}
-PER_YEAR = {"year": 1.0, "month": 12.0, "week": 365.25 / 7, "day": 365.25}
 SECONDS_PER_YEAR = 365.25 * 86400
-
-MAKERS = (
-    (r"siemens", "Siemens"),
-    (r"philips", "Philips"),
-    (r"\bge\b|general electric", "GE"),
-    (r"canon|toshiba", "Canon"),
-    (r"united imaging|\buih\b", "United Imaging"),
-)
-"""Words by which a maker is known in sidecars, and the name by which norms know it."""
 
 
 @dataclass(frozen=True)
@@ -75,19 +64,19 @@ def read_person(root: Path, visit: Visit) -> Person:
     table = root / f"sub-{visit.subject}" / f"sub-{visit.subject}_sessions.tsv"
     sessions = _rows(table) if visit.session else []
     now = next((r for r in sessions if r.get("session_id", "").removeprefix("ses-") == visit.session), {})
-    units = _units(root / "participants.json")
-    age = _number(now.get("age"))
+    units = column_units(root / "participants.tsv")
+    age = _age(now.get("age"), "year")
     if age is None:
-        age = _years(_number(own.get("age")), units.get("age", "year"))
+        age = _age(own.get("age"), units.get("age", "year"))
         later = _since_first(sessions, now)
         age = None if age is None else age + later
     merged = {**own, **{k: v for k, v in now.items() if _given(v)}}
     height = _number(merged.get("height"))
-    if height is not None and (units.get("height", "").startswith(("cm", "centi")) or height > 3):
+    if height is not None and (units.get("height") == "cm" or height > 3):
         height /= 100
     return Person(
         round(age, 2) if age is not None and 0 <= age <= 120 else None,
-        SEXES.get(str(merged.get("sex") or merged.get("gender") or "").strip().lower()),
+        sex_name(str(merged.get("sex") or merged.get("gender") or "")) or None,
         height,
         _number(merged.get("weight")),
         next((merged[k] for k in ("site", "institution_id", "institution") if _given(merged.get(k))), None),
@@ -96,8 +85,7 @@ def read_person(root: Path, visit: Visit) -> Person:
 
 def manufacturer(name: str | None) -> str:
     """Name of a maker of scanners as norms have it, from the text of a sidecar; empty if there is none."""
-    text = str(name or "").strip()
-    return next((maker for words, maker in MAKERS if re.search(words, text, re.IGNORECASE)), text)
+    return maker_name(str(name or ""))
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
@@ -111,12 +99,43 @@ def _rows(path: Path) -> list[dict[str, str]]:
     ]
 
 
-def _units(path: Path) -> dict[str, str]:
+_UNITS = {
+    "age": {"y": "year", "mo": "month", "w": "week", "d": "day"},
+    "height": {"cm": "cm", "centi": "cm", "mm": "mm", "milli": "mm", "m": "m", "in": "in"},
+    "weight": {"kg": "kg", "kilo": "kg", "lb": "lb", "pound": "lb"},
+}
+"""Beginnings of words for the units of a person's columns."""
+
+
+def column_units(table: Path) -> dict[str, str]:
+    """Units of age, height and weight that the JSON beside a table of persons states (BIDS: ``Units``).
+
+    Parameters
+    ----------
+    table : path
+        ``participants.tsv`` or alike.
+
+    Returns
+    -------
+    dict
+        Column to ``year``, ``month``, ``week``, ``day``, ``m``, ``cm``, ``mm``, ``in``, ``kg`` or ``lb``; nothing where
+        no unit is stated, or one that is not known.
+    """
     try:
-        content: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return {k: str(v.get("Units", "")).lower() for k, v in content.items() if isinstance(v, dict)}
+        content: Mapping[str, Any] = json.loads(table.with_suffix(".json").read_text(encoding="utf-8-sig"))
+        stated = {
+            k: str(v.get("Units", v.get("units", ""))).strip().lower()
+            for k, v in content.items()
+            if isinstance(v, dict)
+        }
     except (OSError, ValueError, AttributeError):
         return {}
+    found = {}
+    for name, units in _UNITS.items():
+        unit = next((u for word, u in units.items() if stated.get(name, "").startswith(word)), None)
+        if unit is not None:
+            found[name] = unit
+    return found
 
 
 def _given(text: str | None) -> bool:
@@ -131,10 +150,13 @@ def _number(text: str | None) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _years(value: float | None, unit: str) -> float | None:
-    if value is None:
-        return None
-    return value / next((n for word, n in PER_YEAR.items() if unit.startswith(word)), 1.0)
+def _age(text: str | None, unit: str) -> float | None:
+    """Age [years] of a number in some unit, or of a DICOM age string."""
+    value = _number(text)
+    if value is not None:
+        return value / PER_YEAR[unit]
+    age = dicom_age(str(text))
+    return age if math.isfinite(age) else None
 
 
 def _since_first(sessions: list[dict[str, str]], now: Mapping[str, str]) -> float:

@@ -9,7 +9,7 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
 
-from qcord.normative.names import maker_name
+from qcord.core.person_words import maker_name
 
 NAMES = ("PulseSequenceType", "ScanningSequence", "MRAcquisitionType", "SequenceName")
 NUMBERS: tuple[tuple[str, str, int], ...] = (

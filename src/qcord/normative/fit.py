@@ -28,10 +28,17 @@ FEWEST = 2
 _MANY = 2_000
 """Rows from which on those of a site with nearly the same standard error are summed."""
 
+_NAMED = 5
+"""Cells without a norm that a warning names."""
+
 _ROUNDS = 3
 _FAR, _GRIP, _FEWEST_FOR_SCALE = 6.0, 3.0, 20
 _WIDENING_GAIN = 6.0
 _FEWEST_FOR_WIDENING = 100
+
+
+class NoSpread(ImplausibleValue):
+    """The values of a cell tell no spread of people."""
 
 
 def fit_norms(observations: pd.DataFrame, terms: Terms | Mapping[str, Terms] | None = None) -> Norms:
@@ -50,7 +57,7 @@ def fit_norms(observations: pd.DataFrame, terms: Terms | Mapping[str, Terms] | N
     Returns
     -------
     Norms
-        One of each cell with at least two people.
+        One of each cell with at least two people whose values differ.
 
     Raises
     ------
@@ -60,7 +67,7 @@ def fit_norms(observations: pd.DataFrame, terms: Terms | Mapping[str, Terms] | N
     Warns
     -----
     SetApartWarning
-        If rows were set apart for their protocol.
+        If rows were set apart for their protocol, or cells have no norm.
     """
     healthy = observations
     if "pathology" in healthy:
@@ -73,15 +80,23 @@ def fit_norms(observations: pd.DataFrame, terms: Terms | Mapping[str, Terms] | N
         require(healthy, name)
     chosen = terms or {}
     found: list[Norm] = []
+    without: list[NoSpread] = []
     for key, part in healthy.groupby(CELL, sort=True, observed=True):
         cell = Cell(*(str(v) for v in key))
-        if len(part) >= FEWEST:
-            own = chosen if isinstance(chosen, Terms) else chosen.get(cell.metric, Terms())
-            # cells of a metric are alike: each search starts where the last one ended
-            start = found[-1].hierarchy.variances if found and found[-1].cell.metric == cell.metric else None
+        own = chosen if isinstance(chosen, Terms) else chosen.get(cell.metric, Terms())
+        # cells of a metric are alike: each search starts where the last one ended
+        start = found[-1].hierarchy.variances if found and found[-1].cell.metric == cell.metric else None
+        try:
             found.append(_fit(part, own, cell, start))
-    if not found:
-        raise ImplausibleValue("No cell has two healthy people; a norm needs at least two, and says little below 30.")
+        except NoSpread as error:
+            without.append(error)
+    if not found and without:
+        raise without[0]
+    if without:
+        more = " ..." if len(without) > _NAMED else ""
+        sentences = " ".join(str(error) for error in without[:_NAMED])
+        words = f"{len(without)} of {len(found) + len(without)} cells have no norm: {sentences}{more}"
+        warnings.warn(words, SetApartWarning, stacklevel=2)
     _warn(found)
     return Norms.of(found)
 
@@ -136,11 +151,14 @@ def _fit(
     usual = usual_protocols(observations) if "metric" in observations else {}
     observations, apart = parted(observations, usual)
     data = rows(observations, terms)
-    if len(data.value) < FEWEST:
-        raise ImplausibleValue(f"{len(data.value)} person is too few for a norm; expected at least {FEWEST}.")
     name = cell or Cell(*(str(observations[c].iloc[0]) if c in observations else "" for c in CELL))
+    if round(float(data.share.sum())) < FEWEST:
+        raise NoSpread(
+            f"{name.metric} in {name.region} at {name.level} is of one healthy person; "
+            f"a norm needs at least {FEWEST}, and says little below 30."
+        )
     if np.ptp(data.value) <= 1e-9 * np.abs(data.value).max():
-        raise ImplausibleValue(
+        raise NoSpread(
             f"All {len(data.value)} values of {name.metric} in {name.region} at {name.level} are {data.value[0]:g}; "
             "a norm is made of values that differ."
         )

@@ -195,7 +195,12 @@ class Norms:
             raise ImplausibleValue("The file holds no norms; expected JSON that `qcord norm fit` wrote.") from None
         if found != FORMAT:
             raise ImplausibleValue(f"The norms are of format {found}, expected {FORMAT}; use another version of qcord.")
-        return cls.of(Norm.from_dict(one) for one in norms)
+        try:
+            return cls.of([Norm.from_dict(one) for one in norms])
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError):
+            raise ImplausibleValue(
+                "A norm of the file is not whole; expected JSON as `qcord norm fit` wrote it - copy or make it again."
+            ) from None
 
 
 def with_card(norm: Norm, **entries: Any) -> Norm:

@@ -9,14 +9,15 @@ import pandas as pd
 
 from qcord.core.arrays import BoolArray, FloatArray, IntArray
 from qcord.core.errors import ImplausibleValue, MissingMetadata, UnknownName
+from qcord.core.person_words import NOT_KNOWN, maker_name, sex_name
 from qcord.core.text_column import TEXT, as_text
 from qcord.normative.names import (
     HEALTHY,
     level_name,
-    maker_name,
+    numbers_of,
     pathology_name,
+    plain_text,
     region_name,
-    sex_name,
     translated,
 )
 from qcord.normative.plausible import FACTORS, conversion, metric_name, plausible, unit_name
@@ -47,10 +48,15 @@ MEANING = {
     **{"height": "Metres.", "weight": "Kilograms."},
 }
 
+SEX = ("F", "M")
+
 SAME_AGE = 1.0
 """Years by which two ages of one person at one session may differ: one may have been rounded (assumed)."""
 
 OLDEST = 120
+
+LARGEST = 1e30
+"""No value in a unit of the field is larger, or smaller than its reciprocal: squares would leave the numbers."""
 
 TOO_MANY_ALIKE = 5
 """Persons whose value in a cell is the very same number before it is taken for a filled-in column (assumed)."""
@@ -199,23 +205,10 @@ def _typed(frame: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
     columns: dict[str, Any] = {}
     for name in COLUMNS:
         if name in frame.columns:
-            columns[name] = _numbers(frame[name], name).array if name in NUMBERS else frame[name].array
+            columns[name] = numbers_of(frame[name], name).array if name in NUMBERS else frame[name].array
         else:
             columns[name] = pd.Series(np.nan, index=range(len(frame)), dtype=float if name in NUMBERS else TEXT).array
     return pd.DataFrame(columns, copy=False)
-
-
-def _numbers(column: pd.Series, name: str) -> "pd.Series[float]":
-    numbers = pd.to_numeric(column, errors="coerce").astype(float)
-    bad = np.flatnonzero(numbers.isna() & column.notna())
-    if bad.size:
-        text = str(column.iloc[bad[0]])
-        comma = " (a decimal comma?)" if "," in text else ""
-        raise ImplausibleValue(
-            f"Column {name} holds the text '{text[:30]}'{comma} in row {bad[0] + 1} and {bad.size - 1} more; "
-            "expected numbers, with a point, and empty cells where there is none."
-        )
-    return numbers
 
 
 def _named(table: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
@@ -230,25 +223,38 @@ def _named(table: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
             return text
 
     functions = {
-        "participant_id": lambda t: t.strip().removeprefix("sub-"),
-        "session_id": lambda t: t.strip().removeprefix("ses-"),
-        **dict.fromkeys(("site", "scanner", "protocol", "software", "quality"), str.strip),
+        "participant_id": lambda t: plain_text(t).removeprefix("sub-"),
+        "session_id": lambda t: plain_text(t).removeprefix("ses-"),
+        **dict.fromkeys(("site", "scanner", "protocol", "software", "quality"), plain_text),
         **{"manufacturer": maker_name, "metric": metric_name, "unit": unit_name, "region": region_name},
-        **{"level": level, "pathology": pathology_name, "sex": sex_name},
+        **{"level": level, "pathology": pathology_name, "sex": lambda t: sex_name(t) or _stated(t)},
     }
     table = table.assign(**{name: translated(table[name], function) for name, function in functions.items()})
     if unknown:
         raise UnknownName(
-            f"'{sorted(unknown)[0]}' is no vertebral level, expected C3 or a range such as C2:C5; correct the level."
+            f"'{sorted(unknown)[0]}' is no vertebral level, expected C3 or a range without gaps such as C2:C5; "
+            "correct the level."
         )
     unrated = int(table["quality"].isna().sum())
     if unrated:
         notes.append(f"quality is not stated in {unrated} rows: taken as ok")
         table["quality"] = translated(as_text(table["quality"]).fillna("ok"), str)
+    apart = table["pathology"][table["pathology"].notna() & table["pathology"].ne(HEALTHY)].value_counts()
+    apart = apart[apart > 0]
+    if len(apart):
+        words = ", ".join(f"{word} ({n} rows)" for word, n in apart.head(6).items()) + (
+            " ..." if len(apart) > 6 else ""
+        )
+        notes.append(f"pathology other than {HEALTHY}: {words}")
     unmade = int(table["manufacturer"].isna().sum())
     if unmade:
         notes.append(f"the maker of the scanner is not stated in {unmade} rows")
     return table
+
+
+def _stated(text: str) -> str:
+    """A word as it was found; nothing if it says that nothing is known."""
+    return "" if text.strip().lower() in NOT_KNOWN else text.strip()
 
 
 def _size(table: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
@@ -308,8 +314,8 @@ def _refuse_slips(table: pd.DataFrame) -> None:
         slip = known.slip(float(value)) if known and np.isfinite(value) else ""
         if known and slip:
             raise ImplausibleValue(
-                f"{metric} is {value:.3g} in the middle of its values, expected {known.low:g} to {known.high:g} "
-                f"{known.unit}; these look like '{slip}': state that unit and they are converted."
+                f"{metric} is {value:.3g} in the middle of its values, expected {known.words}; "
+                f"these look like '{slip}': state that unit and they are converted."
             )
 
 
@@ -329,9 +335,11 @@ def _reasons(table: pd.DataFrame, mixed: BoolArray) -> Words:
     refuse(table["unit"].isna().to_numpy(), "unit is not stated and the metric is not known")
     for metric in table["metric"].cat.categories:
         if (known := plausible(metric)) is not None:
-            why = f"impossible in cord tissue: {metric} must be {known.low:g} to {known.high:g} {known.unit}"
+            why = f"impossible in cord tissue: {metric} must be {known.words}"
             refuse(table["metric"].eq(metric).to_numpy() & ~known.possible(value), why)
     refuse(~np.isfinite(value), "value is not finite")
+    size = np.abs(value)
+    refuse((size > LARGEST) | ((size > 0) & (size < 1 / LARGEST)), f"value is beyond 1/{LARGEST:g} to {LARGEST:g}")
     refuse(~np.isnan(se) & ~(np.isfinite(se) & (se >= 0)), "standard error is no number >= 0")
     for word in table["quality"].cat.categories:
         if word.lower() != "ok":
@@ -339,8 +347,14 @@ def _reasons(table: pd.DataFrame, mixed: BoolArray) -> Words:
     why = 'pathology is not stated (of healthy people: [constants] pathology = "HC" in a mapping)'
     refuse(table["pathology"].isna().to_numpy(), why)
     refuse(healthy & np.isnan(age), "age is missing (join a table with --participants)")
-    refuse(~np.isnan(age) & ~((age >= 0) & (age <= OLDEST)), f"age must be 0 to {OLDEST} years")
+    refuse(
+        ~np.isnan(age) & ~((age >= 0) & (age <= OLDEST)), f"age must be 0 to {OLDEST} years (in months? state its unit)"
+    )
     refuse(healthy & table["sex"].isna().to_numpy(), "sex is missing, F or M (join a table with --participants)")
+    for word in table["sex"].cat.categories:
+        if word not in SEX:
+            why = f"sex is '{word[:20]}', expected F or M (say what it means in a mapping: [words.sex])"
+            refuse(healthy & table["sex"].eq(word).to_numpy(), why)
     return reason
 
 

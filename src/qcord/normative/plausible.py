@@ -15,6 +15,10 @@ from qcord.core.errors import UnitMismatch
 ASSUMED = "assumed"
 FREE_WATER = "free water at 37 C, 3.0e-3 mm2/s (Holz 2000, doi:10.1039/b005319h), with room for noise"
 
+FA_RANGE = (
+    "0 to 1 by definition (Basser and Pierpaoli 1996, doi:10.1006/jmrb.1996.0086); a zero itself is an empty voxel, as "
+    "noise alone gives more"
+)
 T1_RANGE = (
     "apparent T1 goes with the square of the transmit field: from white matter at 0.2 T, .36 s, where that field is "
     "30 % low, to fluid, 4.3 +- .2 s at any field (Rooney 2007, doi:10.1002/mrm.21122)"
@@ -35,7 +39,8 @@ ALIASES: Mapping[str, str] = MappingProxyType(
         **{"µm²/ms": "um2/ms", "μm²/ms": "um2/ms", "µm2/ms": "um2/ms", "1e-3 mm2/s": "10^-3 mm2/s"},
         **{"10-3 mm2/s": "10^-3 mm2/s", "um2/s": "um2/s", "second": "s", "millisecond": "ms", "sec": "s"},
         **{"arbitrary": "1", "fraction": "1", "degree": "deg", "1/second": "1/s", "Hz": "1/s", "s-1": "1/s"},
-        **{"inch": "in", "inches": "in", "lbs": "lb", "ratio": "1"},
+        **{"inch": "in", "inches": "in", "lbs": "lb", "ratio": "1", "seconds": "s", "milliseconds": "ms"},
+        **{"months": "month", "years": "year", "weeks": "week", "days": "day", "meter": "m", "centimeter": "cm"},
     }
 )
 """Other spellings of units."""
@@ -63,6 +68,7 @@ FACTORS: Mapping[tuple[str, str], float] = MappingProxyType(
         ("lb", "kg"): 0.45359237,
         ("g", "kg"): 1e-3,
         ("month", "year"): 1 / 12,
+        ("week", "year"): 7 / 365.25,
         ("day", "year"): 1 / 365.25,
     }
 )
@@ -98,6 +104,11 @@ class Plausible:
         """Whether each value lies in the range; NaN does not."""
         return (np.asarray(values) >= self.low) & (np.asarray(values) <= self.high)
 
+    @property
+    def words(self) -> str:
+        """The range in words."""
+        return f"{self.low:g} to {self.high:g}" + ("" if self.unit == "1" else f" {self.unit}")
+
     def slip(self, value: float) -> str:
         """Unit that explains an impossible value, or an empty text."""
         if self.low <= value <= self.high:
@@ -123,7 +134,7 @@ PLAUSIBLE: Mapping[str, Plausible] = MappingProxyType(
     {
         p.metric: p
         for p in (
-            _share("FA", "0 to 1 by definition (Basser and Pierpaoli 1996, doi:10.1006/jmrb.1996.0086)"),
+            Plausible("FA", "1", 1e-3, 1.0, ("percent",), FA_RANGE),
             *(_diffusivity(m) for m in ("MD", "AD", "RD", "MSD", "D")),
             *(Plausible(m, "1", -3.0, 10.0) for m in ("MK", "AK", "RK", "MKT", "MSK")),
             *(_share(m) for m in ("muFA", "ICVF", "ODI", "ISOVF", "INVF", "g-ratio")),

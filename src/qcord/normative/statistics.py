@@ -111,7 +111,7 @@ def rows(observations: pd.DataFrame, terms: Terms) -> Rows:
     Raises
     ------
     MissingMetadata, ImplausibleValue
-        If a column is absent, a value not finite, or a site belongs to two manufacturers.
+        If a column is absent, a value not finite, a standard error negative, or a site belongs to two manufacturers.
     """
     values = np.asarray(pd.to_numeric(require(observations, "value"), errors="coerce"), dtype=float)
     if not len(values):
@@ -130,7 +130,14 @@ def rows(observations: pd.DataFrame, terms: Terms) -> Rows:
     site = np.where(site == UNKNOWN, UNKNOWN + " " + manufacturer, site)
     error = np.zeros(len(values))
     if "se" in observations:
-        error = np.nan_to_num(np.asarray(pd.to_numeric(observations["se"], errors="coerce"), dtype=float))
+        error = np.asarray(pd.to_numeric(observations["se"], errors="coerce"), dtype=float)
+        wrong = ~np.isnan(error) & ~(np.isfinite(error) & (error >= 0))
+        if wrong.any():
+            raise ImplausibleValue(
+                f"{int(wrong.sum())} of {len(values)} standard errors are no number >= 0, such as "
+                f"{error[wrong][0]:g}; correct them, or leave them empty where none is known."
+            )
+        error = np.nan_to_num(error)
     age = covariate(observations, "age", 0.0, 120.0, "years")
     design = terms.of(observations)
     # one order of the rows, so that sums do not depend on that of the table to the last digit

@@ -10,26 +10,25 @@ import duckdb
 import numpy as np
 import pandas as pd
 
-from qcord.core.errors import ImplausibleValue, MissingMetadata, UnknownName, UnreadableFile
+from qcord.core.errors import ImplausibleValue, MissingMetadata, UnknownName
+from qcord.core.person_words import maker_name
 from qcord.core.text_column import as_text
-from qcord.ingest.norm_mapping import TableMapping, read_mapping
-from qcord.ingest.norm_outputs import is_output_folder, read_outputs
-from qcord.ingest.norm_tables import RawTable, read_observations
+from qcord.ingest.norm_tables import RawTable
+from qcord.ingest.toolbox_tables import OF_SLICES
 from qcord.normative.compare_stored import Compared, compared
 from qcord.normative.fingerprint import fingerprint
-from qcord.normative.names import HEALTHY, maker_name, pathology_name
+from qcord.normative.names import HEALTHY, level_name, pathology_name, region_name
 from qcord.normative.observations import COLUMNS, KEY, NUMBERS, Entry, sorted_out, with_text
-from qcord.normative.plausible import conversion, metric_name
+from qcord.normative.plausible import metric_name
 from qcord.normative.protocols import DECISIVE, deviations, usual_protocols
 from qcord.pipeline.lock_folder import locked
 from qcord.pipeline.norm_raw import raw_sidecars
+from qcord.pipeline.norm_source import in_units_of_persons, read_source
 from qcord.pipeline.norm_store import read_facts, require_database, views, write_addition, write_parquet
 from qcord.pipeline.store import require_writable, write_bytes
 
 ANY = "any"
 """Pathology that stands for all persons in a query."""
-
-_OWN_UNIT = {"age": "year", "height": "m", "weight": "kg"}
 
 
 @dataclass(frozen=True)
@@ -102,14 +101,14 @@ def norm_add(
     """
     folder = Path(database).absolute()
     require_database(folder, or_new=True)
-    raw = _read(source, mapping, participants)
+    raw = read_source(source, mapping, participants)
     if sidecars is not None:
         images, found = raw_sidecars(raw.frame, sidecars)
         raw = replace(raw, frame=raw.frame.assign(images=images), sidecars=found)
     entry = sorted_out(_prepared(raw, site))
     notes = raw.notes + entry.notes
     name = "the table" if isinstance(source, pd.DataFrame) else Path(source).name
-    _require_use(entry, name)
+    _require_use(entry, name, raw.notes)
     require_writable(folder)
     with locked(folder):
         facts = read_facts(folder)
@@ -179,14 +178,14 @@ def norm_query(
         return _filtered(base, filters, [pathology] if isinstance(pathology, str) else pathology)
 
 
-def _require_use(entry: Entry, name: str) -> None:
+def _require_use(entry: Entry, name: str, notes: tuple[str, ...]) -> None:
     """Raise if no row can be used: the fault then lies in the table or its mapping, not in single rows."""
     if entry.accepted.empty and entry.reference.empty:
         reasons = list(entry.reasons.items())
         why = "; ".join(f"{n} x {reason}" for reason, n in reasons[:3]) + (" ..." if len(reasons) > 3 else "")
-        raise ImplausibleValue(
-            f"None of the {len(entry.refused)} values of {name} can be used ({why}); mend this and add it again."
-        )
+        slices = "; ".join(n for n in notes if n == OF_SLICES)
+        remedy = slices or "mend this and add it again"
+        raise ImplausibleValue(f"None of the {len(entry.refused)} values of {name} can be used ({why}); {remedy}.")
 
 
 def _joined(accepted: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:
@@ -217,31 +216,9 @@ def _digest(table: pd.DataFrame) -> str:
     return hashlib.sha256(np.ascontiguousarray(table["value"].to_numpy()).tobytes()).hexdigest()
 
 
-def _read(source: Path | str | pd.DataFrame, mapping: Path | str | None, participants: Path | str | None) -> RawTable:
-    if isinstance(source, pd.DataFrame):
-        return RawTable(source)
-    path = Path(source)
-    how: TableMapping | None = None if mapping is None else read_mapping(Path(mapping), COLUMNS)
-    home = None if mapping is None else Path(mapping).absolute().parent
-    people = None if participants is None else Path(participants)
-    if not path.exists():
-        raise UnreadableFile(f"{path} does not exist; check the path.")
-    if not path.is_dir():
-        return read_observations(path, how, home, people)
-    if not is_output_folder(path):
-        raise UnreadableFile(f"{path.name} holds no tables of `qcord run`; give its output folder, or a table file.")
-    return read_outputs(path, how, home, people)
-
-
 def _prepared(raw: RawTable, site: str | None) -> pd.DataFrame:
     """Observations with units of persons, site and what the sidecars say."""
-    frame = raw.frame.copy(deep=False)
-    for name, unit in raw.units.items():
-        if name not in _OWN_UNIT or name not in frame.columns:
-            continue
-        numbers = pd.to_numeric(frame[name], errors="coerce")
-        by = conversion(unit, _OWN_UNIT[name], name)
-        frame[name] = (numbers * by).astype(object).where(numbers.notna(), frame[name])
+    frame = in_units_of_persons(raw)
     if site is not None:
         frame["site"] = frame["site"].fillna(site) if "site" in frame.columns else site
     if "site" not in frame.columns or frame["site"].isna().all():
@@ -285,8 +262,14 @@ def _filtered(
     conditions: list[str] = []
     values: list[str] = []
     words = dict(filters)
-    if "metric" in words:
-        words["metric"] = [metric_name(m) for m in words["metric"]]
+    for name, spelt in (
+        ("metric", metric_name),
+        ("region", region_name),
+        ("level", level_name),
+        ("manufacturer", maker_name),
+    ):
+        if name in words:
+            words[name] = [spelt(w) for w in words[name]]
     if diagnoses is not None and not healthy_only:
         words["pathology"] = diagnoses
     for name, found in words.items():

@@ -1,12 +1,16 @@
 """Pooling between hospitals: a site writes its sums, one of the members makes norms of all of them."""
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
-from qcord.core.errors import MissingMetadata, NotWritable, UnknownName, UnreadableFile
+from qcord.core.errors import MissingMetadata, NotWritable, SetApartWarning, UnknownName, UnreadableFile
+from qcord.core.text_column import as_text
+from qcord.ingest.norm_tables import read_table, with_usual_names
 from qcord.normative.federation.cells import CELL_SIZE, Limits, TooRevealing
 from qcord.normative.federation.exchange import Exchange
 from qcord.normative.federation.ledger import Ledger, new_ledger
@@ -14,10 +18,15 @@ from qcord.normative.federation.merge import fit_merged, merge
 from qcord.normative.federation.prepare import Budget, prepare
 from qcord.normative.federation.privacy import Bounds
 from qcord.normative.federation.signature import Key, new_key
+from qcord.normative.names import HEALTHY
 from qcord.normative.norm import Norms
+from qcord.normative.observations import checked
 from qcord.normative.terms import Terms
 from qcord.pipeline.norm_database import norm_query
 from qcord.pipeline.store import package_version, write_bytes, write_text
+
+TABLES = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz", ".parquet")
+"""Endings of tables of observations."""
 
 LEDGER = Path("~/.qcord/ledger.json")
 """Where a site keeps account of its exports, unless told otherwise."""
@@ -85,6 +94,11 @@ def norm_export(  # noqa: PLR0913
     ------
     TooRevealing
         If nothing may leave, or this and earlier exports together would show single people.
+
+    Warns
+    -----
+    SetApartWarning
+        If rows of a table are left out, as a database would not take them.
     """
     limits = Limits(cell_size, small)
     secret = read_key(key)
@@ -93,7 +107,7 @@ def norm_export(  # noqa: PLR0913
     total = (epsilon or 0.0, delta) if budget is None else budget
     noise = None if epsilon is None else Budget(epsilon, delta, total, Bounds(bounds or {}, ages))
     prepared = prepare(
-        _choose(_observations(data), site, metric),
+        _choose(_observations(data, site), site, metric),
         account,
         terms=terms,
         limits=limits,
@@ -190,33 +204,52 @@ def _write_secret(path: Path, text: str, *, replace: bool) -> None:
         raise NotWritable(f"{path} cannot be written ({error.strerror}); choose another place.") from error
 
 
-def _observations(data: Path | str | pd.DataFrame) -> pd.DataFrame:
+def _observations(data: Path | str | pd.DataFrame, site: str | Sequence[str] | None) -> pd.DataFrame:
+    """Observations of a database, a table or memory; rows of a table pass the checks of a database."""
     if isinstance(data, pd.DataFrame):
-        return data
+        return _with_site(data, site)
     path = Path(data)
     if path.is_dir():
         return norm_query(path)
-    text = {"participant_id": str, "session_id": str, "site": str}
-    try:
-        if path.suffix == ".parquet":
-            import duckdb
+    if not path.name.endswith(TABLES):
+        raise UnreadableFile(f"{path.name} is no table of observations; expected a database, .parquet, .csv or .tsv.")
+    return _usable(_with_site(with_usual_names(read_table(path)), site), path.name)
 
-            return pd.DataFrame(duckdb.read_parquet(str(path)).df())
-        if path.suffix in {".csv", ".tsv"}:
-            return pd.read_csv(path, sep="," if path.suffix == ".csv" else "\t", dtype=text, na_values=["n/a"])
-    except (OSError, ValueError, RuntimeError) as error:
-        raise UnreadableFile(f"The table {path.name} cannot be read; give observations as a table.") from error
-    raise UnreadableFile(f"{path.name} is no table of observations; expected a database, .parquet, .csv or .tsv.")
+
+def _usable(table: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Rows of a table that a norm may use, with a warning of what is left out and why."""
+    stated = table if "pathology" in table else table.assign(pathology=HEALTHY)
+    # ids stay as they are: the ledger knows people by them
+    ids = as_text(stated["participant_id"]) if "participant_id" in stated else pd.Series(dtype=str)
+    entry = checked(stated.assign(scanner=np.arange(len(stated)).astype(str)))
+    reasons = dict(entry.reasons)
+    if len(entry.reference):
+        reasons[f"pathology is not {HEALTHY}"] = len(entry.reference)
+    if reasons:
+        words = "; ".join(f"{n} x {reason}" for reason, n in reasons.items())
+        warnings.warn(
+            f"{sum(reasons.values())} of {len(table)} values of {name} are left out: {words}.",
+            SetApartWarning,
+            stacklevel=4,
+        )
+    found = entry.accepted
+    return found.assign(participant_id=ids.to_numpy()[found["scanner"].astype(int)])
+
+
+def _with_site(found: pd.DataFrame, site: str | Sequence[str] | None) -> pd.DataFrame:
+    """Observations with the site that was given, where they state none."""
+    if site is None or ("site" in found and found["site"].notna().any()):
+        return found
+    sites = [site] if isinstance(site, str) else list(site)
+    if len(sites) != 1:
+        raise MissingMetadata(f"The table has no column site, so {len(sites)} names do not fit; give one.")
+    return found.assign(site=sites[0])
 
 
 def _choose(observations: pd.DataFrame, site: str | Sequence[str] | None, metric: Sequence[str] | None) -> pd.DataFrame:
     found = observations
     if site is not None:
         sites = [site] if isinstance(site, str) else list(site)
-        if "site" not in found or found["site"].isna().all():
-            if len(sites) != 1:
-                raise MissingMetadata(f"The table has no column site, so {len(sites)} names do not fit; give one.")
-            found = found.assign(site=sites[0])
         unknown = sorted(set(sites) - set(found["site"].astype(str)))
         if unknown:
             raise UnknownName(f"Site {unknown[0]} is not in the table; it has {_some(found['site'])}.")

@@ -126,4 +126,8 @@ def read_norms(path: Path | str | None) -> Norms:
     place = Path(path)
     if not place.is_file():
         raise UnreadableFile(f"{place.name} is no file; expected the JSON that qcord norm fit wrote.")
-    return Norms.from_json(place.read_text(encoding="utf-8"))
+    try:
+        text = place.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UnreadableFile(f"Norms {place} cannot be read ({error}); expected JSON as qcord writes it.") from error
+    return Norms.from_json(text)

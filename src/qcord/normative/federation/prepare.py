@@ -15,6 +15,7 @@ from qcord.normative.federation.ledger import Entry, Ledger
 from qcord.normative.federation.overlap import trim
 from qcord.normative.federation.signature import digest
 from qcord.normative.fit import CELL, joined
+from qcord.normative.names import numbers_of
 from qcord.normative.norm import Cell
 from qcord.normative.statistics import UNKNOWN, Rows, Statistics, grouped, rows
 from qcord.normative.terms import Terms, require
@@ -156,7 +157,8 @@ def _healthy(observations: pd.DataFrame) -> pd.DataFrame:
         found = found[found["pathology"] == "HC"]
     if "quality" in found:
         found = found[found["quality"].isna() | (found["quality"] == "ok")]
-    found = found[np.isfinite(np.asarray(pd.to_numeric(require(found, "value"), errors="coerce"), dtype=float))]
+    require(found, "value")
+    found = found[np.isfinite(numbers_of(found["value"], "value").to_numpy())]
     if not len(found):
         raise ImplausibleValue("The table holds no value of a healthy person (pathology HC); nothing to export.")
     for name in ("participant_id", "site", "unit", *CELL):
