@@ -286,3 +286,13 @@ def test_numbers_that_no_map_gives_are_refused(value):
     assert entry.refused["participant_id"].tolist() == ["p004"]
     other = checked(frame.assign(metric="own", unit="1"))
     assert len(other.refused) == (0 if value == 0 else 1)
+
+
+def test_the_same_value_of_one_id_at_two_sites_is_said():
+    frame = cohort(3)
+    twin = frame.head(1).assign(site="there")
+    entry = checked(pd.concat([frame, twin], ignore_index=True))
+    assert len(entry.accepted) == 4
+    assert any("1 ids have the very same value at two sites (p000)" in n for n in entry.notes)
+    other = checked(pd.concat([frame, twin.assign(value=0.7)], ignore_index=True))
+    assert not any("two sites" in n for n in other.notes)

@@ -147,7 +147,20 @@ def sorted_out(frame: pd.DataFrame) -> Entry:
     sick = table["pathology"].ne(HEALTHY).to_numpy()
     accepted, reference, refused = (table[w].reset_index(drop=True) for w in (fine & ~sick, fine & sick, ~fine))
     refused["reason"] = pd.Series(reason[~fine], dtype=TEXT)
+    notes += _at_two_sites(accepted)
     return Entry(accepted, reference, refused, tuple(notes), n_empty)
+
+
+def _at_two_sites(table: pd.DataFrame) -> list[str]:
+    """What is to be said of values that stand under one id at several sites: the same measurement, most likely."""
+    same = ["participant_id", *CELL, "value"]
+    again = table.loc[table.duplicated(same, keep=False), [*same, "site"]]
+    sites = again.groupby(same, observed=True)["site"].nunique()
+    people = sorted(set(sites[sites > 1].index.get_level_values("participant_id").astype(str)))
+    if not people:
+        return []
+    some = ", ".join(people[:3]) + (" ..." if len(people) > 3 else "")
+    return [f"{len(people)} ids have the very same value at two sites ({some}): they count twice, if not made one site"]
 
 
 def group_codes(frame: pd.DataFrame, columns: Sequence[str]) -> IntArray:
