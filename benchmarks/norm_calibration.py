@@ -115,6 +115,27 @@ def summary(scored: pd.DataFrame) -> "pd.Series[float]":
     )
 
 
+def jackknife(scored: pd.DataFrame, by: str) -> "pd.Series[float]":
+    """Standard error of each number of `summary`, from what it is without each of the groups that were left out.
+
+    The groups are few and of unequal sizes, and their people share a shift: errors by people would be far too small.
+    Of a mean over people this is the error of a ratio of two sums over groups. Fits of the others, which share most of
+    their people, count as independent.
+    """
+    whole, names = summary(scored), scored[by].unique()
+    without = np.array([summary(scored[scored[by] != name]) - whole for name in names])
+    error = np.sqrt((len(names) - 1) / len(names) * (without**2).sum(axis=0))
+    return pd.Series(error, index=whole.index).where(whole.index != "people")
+
+
+def with_errors(scored: pd.DataFrame, by: str) -> pd.DataFrame:
+    """`summary` of each kind, and the standard error of each number over the groups that were left out."""
+    rows = {}
+    for kind, part in scored.groupby("kind"):
+        rows[kind], rows[f"{kind} +-"] = summary(part), jackknife(part, by)
+    return pd.DataFrame(rows).T
+
+
 def sites() -> None:
     table = accepted(norm_tables.spine_generic().observations)
     calibrations(table[(table["pathology"] == "HC") & table["metric"].isin(METRICS)])
@@ -186,7 +207,7 @@ def lifespan() -> None:
     for what, (people, kind) in ways.items():
         scored = left_out(people, "cohort", summaries=sixth(kind))
         print(f"\n{what}")
-        print(pd.DataFrame({k: summary(g) for k, g in scored.groupby("kind")}).T.round(3).to_string())
+        print(with_errors(scored, "cohort").round(3).to_string())
         groups = scored.groupby(["cohort", "metric", "kind"])
         print(pd.DataFrame({k: summary(g) for k, g in groups}).T.round(2).to_string())
 
