@@ -191,14 +191,16 @@ def lifespan() -> None:
     """Cord area at C2 and C3 of five cohorts, with the published bands of a sixth.
 
     Of one cohort alone there are T2w images, beside T1w ones of the same people, so that contrast and cohort cannot be
-    told apart: judged are contrasts as manufacturers and cohorts as manufacturers, and one kind for all, of places in
-    cohorts and of cohorts as a whole; and the first without the T1w images of that cohort.
+    told apart: judged are contrasts as manufacturers (also with cohorts as studies) and cohorts as manufacturers, and
+    one kind for all, of places in cohorts and of cohorts as a whole; and the first without the T1w images of that
+    cohort. The lines "+-" are standard errors over the cohorts (`jackknife`).
     """
     table = cohorts()
     slopes(fit_norm(table, summaries=sixth("T1w")))
     alone = table[(table["cohort"] != "spine-generic") | (table["manufacturer"] == "T2w")]
     ways = {
         "contrasts as manufacturers": (table, "T1w"),
+        "contrasts as manufacturers, cohorts as studies": (table.assign(study=table["cohort"]), "T1w"),
         "cohorts as manufacturers": (table.assign(manufacturer=table["cohort"]), "BLSA"),
         "one kind, places": (table.assign(manufacturer="any"), "any"),
         "one kind, cohorts": (table.assign(manufacturer="any", site=table["cohort"]), "any"),

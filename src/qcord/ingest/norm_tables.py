@@ -38,7 +38,7 @@ USUAL: Mapping[str, tuple[str, ...]] = MappingProxyType(
 )
 """Other names of columns that are understood without a mapping, the likeliest first; case does not matter."""
 
-PERSONAL = ("site", "manufacturer", "scanner", "pathology", "age", "sex", "height", "weight")
+PERSONAL = ("study", "site", "manufacturer", "scanner", "pathology", "age", "sex", "height", "weight")
 """Columns that a table of participants may give."""
 
 _OF_VALUES = ("metric", "unit", "region", "level", "value", "se", "quality")

@@ -9,13 +9,13 @@ import pandas as pd
 from qcord.core.arrays import FloatArray
 from qcord.core.errors import ImplausibleValue, SetApartWarning
 from qcord.normative.fit import CELL
-from qcord.normative.hierarchical import spreads
+from qcord.normative.hierarchical import spreads, study_spread
 from qcord.normative.hierarchy import Sites
 from qcord.normative.norm import Cell, Norm, Norms, with_card
 from qcord.normative.outlines import scaled
 from qcord.normative.protocols import parted
 from qcord.normative.shape import weights
-from qcord.normative.statistics import rows
+from qcord.normative.statistics import UNKNOWN, require_one_study, rows
 from qcord.normative.terms import require
 
 
@@ -27,7 +27,8 @@ def adapt(norms: Norms, controls: pd.DataFrame, *, site: str) -> Norms:
     norms : Norms
         Norms of other sites, or of this one.
     controls : DataFrame
-        Values of its healthy people, as for `qcord.normative.fit.fit_norms`.
+        Values of its healthy people, as for `qcord.normative.fit.fit_norms`; a study that the norm knows (column study)
+        lends its shift.
     site : str
         Its name, by which it is scored from then on; what was known of it is replaced.
 
@@ -40,7 +41,7 @@ def adapt(norms: Norms, controls: pd.DataFrame, *, site: str) -> Norms:
     Raises
     ------
     ImplausibleValue
-        If there is no healthy person, or people come from scanners of several manufacturers.
+        If there is no healthy person, or people come from scanners of several manufacturers or from several studies.
 
     Warns
     -----
@@ -82,6 +83,8 @@ def adapt_norm(norm: Norm, controls: pd.DataFrame, *, site: str) -> Norm:
     data = rows(on.rows.assign(site=site), norm.terms)
     h = norm.hierarchy
     maker = str(data.manufacturer[0])
+    if h.studied:
+        require_one_study(data)
     people = spreads(h.variances, len(h.manufacturers))[0]
     within = people[h.manufacturers.index(maker)] if maker in h.manufacturers else np.exp(h.variances[0])
     within = within * np.exp(norm.widening * (data.age - 50.0) / 20.0)
@@ -99,6 +102,7 @@ def adapt_norm(norm: Norm, controls: pd.DataFrame, *, site: str) -> Norm:
         np.array([weight.sum()]),
         (weight @ data.design)[None],
         np.array([weight @ value]),
+        (UNKNOWN if data.study is None else str(data.study[0]),) if h.studied else (),
     )
     return replace(norm, hierarchy=replace(h, sites=_with(h.sites, one)))
 
@@ -121,6 +125,7 @@ def expected_error(norm: Norm, manufacturer: str, people: FloatArray) -> FloatAr
     within, sites, makers, _ = spreads(h.variances, len(h.manufacturers))
     sigma2 = within[k] ** 2 if known else np.exp(2 * h.variances[0])
     prior = sites[k] ** 2 if known else np.exp(2 * (h.variances[0] + h.variances[1])) + makers**2
+    prior = prior + study_spread(h.variances, len(h.manufacturers)) ** 2  # whose study is not known either
     share, wide = h.deviating.share, prior + (h.deviating.width * np.exp(h.variances[0])) ** 2
     known_by = np.asarray(people, dtype=float) / sigma2
     left = (1 - share) / (known_by + 1 / prior) + share / (known_by + 1 / wide)
@@ -132,8 +137,9 @@ def _with(sites: Sites, one: Sites) -> Sites:
     return Sites(
         (*(sites.name[k] for k in kept), *one.name),
         (*(sites.manufacturer[k] for k in kept), *one.manufacturer),
-        *(
-            np.concatenate([getattr(sites, name)[kept], getattr(one, name)])
+        study=(*(sites.study[k] for k in kept if sites.study), *one.study),
+        **{
+            name: np.concatenate([getattr(sites, name)[kept], getattr(one, name)])
             for name in ("count", "weight", "columns", "value")
-        ),
+        },
     )

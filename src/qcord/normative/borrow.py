@@ -32,7 +32,8 @@ def borrow(norms: Norms) -> Norms:
     """
     groups: dict[tuple[object, ...], list[Norm]] = {}
     for norm in norms:
-        key = (norm.cell.metric, norm.terms, norm.hierarchy.manufacturers)
+        h = norm.hierarchy
+        key = (norm.cell.metric, norm.terms, h.manufacturers, h.studies, h.studied)
         groups.setdefault(key, []).append(norm)
     return Norms.of(one for group in groups.values() for one in _together(group))
 

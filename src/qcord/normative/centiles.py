@@ -25,6 +25,7 @@ def centiles(
     *,
     site: str | None = None,
     manufacturer: str | None = None,
+    study: str | None = None,
     height: float | None = None,
     probabilities: Sequence[float] = PROBABILITIES,
 ) -> pd.DataFrame:
@@ -38,8 +39,9 @@ def centiles(
         Ages [years].
     sex : str
         ``M`` or ``F``.
-    site, manufacturer : str, optional
-        Where it is measured; a site that the norm does not know counts as one of its manufacturer, or of any.
+    site, manufacturer, study : str, optional
+        Where it is measured, and for which study; a site that the norm does not know counts as one of its manufacturer
+        and study, or of any.
     height : float, optional
         Body height [m], where the norm takes it; that of an average person otherwise.
     probabilities : sequence of float
@@ -64,7 +66,8 @@ def centiles(
     tall = np.full(n, 1.70 if height is None else height)
     design = norm.terms.design(age, np.full(n, float(sex == "M")), tall)
     h = norm.hierarchy
-    p = predict(norm, design, age, site=[site or ""] * n, manufacturer=[manufacturer or ""] * n, variance=np.zeros(n))
+    places = {"site": [site or ""] * n, "manufacturer": [manufacturer or ""] * n, "study": [study or ""] * n}
+    p = predict(norm, design, age, **places, variance=np.zeros(n))
     frames = []
     for probability in probabilities:
         place = float(norm.shape.departure(np.array([special.ndtri(probability)]))[0])
@@ -107,6 +110,17 @@ def without_sites(norm: Norm) -> Norm:
         weight=h.sites.weight[none],
         columns=h.sites.columns[none],
         value=h.sites.value[none],
+        study=(),
+    )
+    # a study of one site would be that site
+    kept = slice(len(norm.terms.names) + len(h.manufacturers))
+    h = replace(
+        h,
+        coefficients=h.coefficients[kept],
+        covariance=h.covariance[kept, kept],
+        coefficients_slope=h.coefficients_slope[:, kept],
+        covariance_slope=h.covariance_slope[:, kept, kept],
+        studies=(),
     )
     card = {key: value for key, value in norm.card.items() if key != "set apart"}  # it names sites
     return replace(norm, hierarchy=replace(h, sites=sites), card=card)

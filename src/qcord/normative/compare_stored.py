@@ -88,7 +88,7 @@ def _same(new: pd.DataFrame, stored: pd.DataFrame) -> np.ndarray[tuple[int, ...]
     for name in ("value", "se", "age", "height", "weight"):
         a, b = new[name].to_numpy(float), stored[name].to_numpy(float)
         result &= np.isclose(a, b, rtol=CLOSE, atol=0, equal_nan=True)
-    for name in ("sex", "pathology", "manufacturer", "scanner", "unit"):
+    for name in ("sex", "pathology", "study", "manufacturer", "scanner", "unit"):
         a, b = new[name].fillna("").to_numpy(object), stored[name].fillna("").to_numpy(object)
         result &= (a == b).astype(bool)
     return result

@@ -1,7 +1,7 @@
 """Learn norms from the values of healthy people."""
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from qcord.normative.outlines import drawn_by
 from qcord.normative.predict import predict
 from qcord.normative.protocols import parted, usual_protocols
 from qcord.normative.shape import NORMAL, Shape, fit_shape, weights
-from qcord.normative.statistics import Rows, Statistics, grouped, rows, single
+from qcord.normative.statistics import UNKNOWN, Rows, Statistics, grouped, require_one_study, rows, single
 from qcord.normative.terms import Terms, require
 
 CELL = ["metric", "region", "level"]
@@ -48,9 +48,9 @@ def fit_norms(observations: pd.DataFrame, terms: Terms | Mapping[str, Terms] | N
     ----------
     observations : DataFrame
         One row a value; columns metric, unit, region, level, value, se, age, sex, site, manufacturer, and where known
-        protocol; people whose pathology is not HC are left out, and so is what has failed quality, where the table says
-        so. Rows whose protocol is not that of the others of their manufacturer are set apart, too, and the card says
-        why (`qcord.normative.protocols`).
+        protocol, and study, which sites may share; people whose pathology is not HC are left out, and so is what has
+        failed quality, where the table says so. Rows whose protocol is not that of the others of their manufacturer are
+        set apart, too, and the card says why (`qcord.normative.protocols`).
     terms : Terms or mapping of str to Terms, optional
         Covariates, for all metrics or each.
 
@@ -151,6 +151,7 @@ def _fit(
     usual = usual_protocols(observations) if "metric" in observations else {}
     observations, apart = parted(observations, usual)
     data = rows(observations, terms)
+    require_one_study(data)
     name = cell or Cell(*(str(observations[c].iloc[0]) if c in observations else "" for c in CELL))
     if round(float(data.share.sum())) < FEWEST:
         raise NoSpread(
@@ -207,6 +208,8 @@ def _norm(cell: Cell, unit: str, terms: Terms, hierarchy: Hierarchy, ages: Float
         "ages": list(span),
         "shape": _words(NORMAL),
     }
+    if hierarchy.studied:
+        card["studies"] = len(hierarchy.studies) + sites.study.count(UNKNOWN)
     d = hierarchy.deviating
     if not d.none:
         card["deviating sites"] = f"{100 * d.share:.0f} % of sites, by about {d.width:.0f} times the spread of people"
@@ -259,10 +262,11 @@ def _beside(
         groups.terms,
         groups.site + further.site,
         groups.manufacturer + further.manufacturer,
-        *(
-            np.concatenate([getattr(groups, name), getattr(further, name)])
+        study=_studies((groups, further)),
+        **{
+            name: np.concatenate([getattr(groups, name), getattr(further, name)])
             for name in ("count", "variance", "xx", "xy", "yy", "ages")
-        ),
+        },
     )
     weights_of_all = None if scale is None else np.append(scale, np.ones(len(further.site)))
     return estimate(both, weights_of_all, start)
@@ -323,11 +327,24 @@ def joined(parts: Iterable[Statistics]) -> Statistics:
     order = np.argsort(np.array([s for p in all_ for s in p.site], dtype=object), kind="stable")
     sites = [s for p in all_ for s in p.site]
     makers = [m for p in all_ for m in p.manufacturer]
-    arrays = (
-        np.concatenate([getattr(p, name) for p in all_])[order]
-        for name in ("count", "variance", "xx", "xy", "yy", "ages")
+    studies = _studies(all_)
+    return Statistics(
+        all_[0].terms,
+        tuple(sites[k] for k in order),
+        tuple(makers[k] for k in order),
+        study=tuple(studies[k] for k in order) if studies else (),
+        **{
+            name: np.concatenate([getattr(p, name) for p in all_])[order]
+            for name in ("count", "variance", "xx", "xy", "yy", "ages")
+        },
     )
-    return Statistics(all_[0].terms, tuple(sites[k] for k in order), tuple(makers[k] for k in order), *arrays)
+
+
+def _studies(parts: Sequence[Statistics]) -> tuple[str, ...]:
+    """Study of each group of several statistics; empty if none has one."""
+    if not any(p.study for p in parts):
+        return ()
+    return tuple(s for p in parts for s in p.study or (UNKNOWN,) * len(p.site))
 
 
 def people_spread(norm: Norm, manufacturer: str | None = None) -> float:

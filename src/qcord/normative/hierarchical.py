@@ -1,8 +1,13 @@
-"""People within sites within manufacturers: the linear model of a norm, its variances by restricted likelihood.
+"""People within sites within manufacturers and studies: linear model of a norm, variances by restricted likelihood.
 
-A value is the sum of covariates, the shift of its manufacturer, the shift of its site, and a person's own departure:
+A value is the sum of covariates, the shift of its manufacturer, that of its study, the shift of its site, and a
+person's own departure:
 
-    y = x . beta + m + u + e,  m ~ N(0, omega^2),  u ~ N(0, tau_m^2),  e ~ N(0, sigma_m^2 + se^2)
+    y = x . beta + m + c + u + e
+    m ~ N(0, omega^2),  c ~ N(0, kappa^2),  u ~ N(0, tau_m^2),  e ~ N(0, sigma_m^2 + se^2)
+
+Studies may have sites of several manufacturers. Where no row names a study, there is no c; a site without one, among
+others with one, is a study of its own.
 
 Where sites are many and some lie far from all others, u has a second, wider part (`qcord.normative.deviating`).
 Spreads of sites and people differ between manufacturers, by factors that shrink to one. Values are in units of their
@@ -34,6 +39,7 @@ from qcord.normative.deviating import (
 )
 from qcord.normative.hierarchy import Hierarchy, Sites
 from qcord.normative.statistics import Statistics
+from qcord.normative.studies import Studies, studies_of
 from qcord.normative.terms import Terms
 
 PRIORS = {
@@ -43,10 +49,11 @@ PRIORS = {
     "smooth": (np.log(0.3), 1.0),
     "within of": (0.0, 0.3),
     "site of": (0.0, 0.5),
+    "study": (np.log(0.5), 1.0),
 }
 """Mean and standard deviation of the logarithms of the spread of people, of sites, manufacturers and the smooth part of
-age (these over that of people), and of what a manufacturer's people and sites depart from all. Assumed; weak where data
-are many."""
+age (these over that of people), and of what a manufacturer's people and sites depart from all; studies as sites.
+Assumed; weak where data are many."""
 
 _COVARIATE = 1.0
 """Standard deviation that an effect of sex, of 20 years or of 10 cm may have, over that of people: assumed."""
@@ -69,6 +76,7 @@ class _Data:
     maker_of_group: IntArray
     maker_of_site: IntArray
     makers: tuple[str, ...]
+    studies: Studies | None
     extra: FloatArray  # variance of the shift of each site beyond that of the others
 
 
@@ -96,8 +104,8 @@ def estimate(statistics: Statistics, scale: FloatArray | None = None, start: Flo
     if not spread > 1e-12 * max(abs(centre), 1e-300):
         spread = max(abs(centre), 1.0) * 1e-6
     data = _prepare(_standardised(statistics, centre, spread), scale)
-    d = 4 + 2 * len(data.makers)
-    first = np.array([PRIORS[name][0] for name in ("within", "site", "manufacturer", "smooth")] + [0.0] * (d - 4))
+    d = 4 + 2 * len(data.makers) + (data.studies is not None)
+    first = np.array([PRIORS[name][0] for name in _names(len(data.makers), d)])
 
     variances = _search(data, start if start is not None and len(start) == d else first)
     data, variances, deviating = _with_deviating(data, variances)
@@ -105,8 +113,7 @@ def estimate(statistics: Statistics, scale: FloatArray | None = None, start: Flo
     values, vectors = np.linalg.eigh(hessian)
     spread_of = (vectors / np.maximum(values, 1e-2)) @ vectors.T
     steps = np.concatenate([variances + _STEP * np.eye(d), variances - _STEP * np.eye(d), variances[None]])
-    _, solved = _objective(data, steps)
-    coefficients, covariance = solved
+    coefficients, covariance = _objective(data, steps, whole=True)[1]
     site = _site_sums(data, variances[None])
     weight, columns, value = (x[0] for x in site[:3])
     count = np.add.reduceat(data.stats.count, data.starts)
@@ -117,6 +124,7 @@ def estimate(statistics: Statistics, scale: FloatArray | None = None, start: Flo
         weight,
         columns,
         value,
+        tuple(data.stats.study[k] for k in data.starts) if data.studies is not None else (),
     )
     return Hierarchy(
         centre,
@@ -130,6 +138,7 @@ def estimate(statistics: Statistics, scale: FloatArray | None = None, start: Flo
         (covariance[:d] - covariance[d : 2 * d]) / (2 * _STEP),
         sites,
         deviating,
+        data.studies.name if data.studies is not None else (),
     )
 
 
@@ -151,7 +160,7 @@ def _with_deviating(data: _Data, variances: FloatArray) -> tuple[_Data, FloatArr
     found = fit_deviating(usual[sites], 1 / weight[sites] / within**2, tau2)
     one = np.where(sites, membership(found, usual, tau2 + 1 / weight / within**2, within=1.0), found.share)
     m = len(data.makers)
-    wider, moved = data, np.concatenate([variances[:4], variances[4 : 4 + m], np.zeros(m)])
+    wider, moved = data, np.concatenate([variances[: 4 + m], np.zeros(m), variances[4 + 2 * m :]])
     moved[1] = np.log(tau2) / 2
     core = np.full(len(one), tau2 * within**2)
     for _ in range(_SHARE_ROUNDS):
@@ -174,10 +183,14 @@ def _with_deviating(data: _Data, variances: FloatArray) -> tuple[_Data, FloatArr
 
 def _residuals(data: _Data, variances: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Mean of the people of each site less what is expected of its manufacturer, and the weight of the mean."""
-    coefficients = _objective(data, variances[None])[1][0][0]
+    coefficients = _objective(data, variances[None], whole=True)[1][0][0]
     weight, columns, value = (x[0] for x in _site_sums(data, variances[None])[:3])
     p = columns.shape[1]
-    return (value - columns @ coefficients[:p]) / weight - coefficients[p + data.maker_of_site], weight
+    residual = (value - columns @ coefficients[:p]) / weight - coefficients[p + data.maker_of_site]
+    if data.studies is not None:
+        shifts = np.append(coefficients[p + len(data.makers) :], 0.0)  # the last one for a study of its own
+        residual -= shifts[data.studies.of_site]
+    return residual, weight
 
 
 def _search(data: _Data, start: FloatArray) -> FloatArray:
@@ -203,22 +216,23 @@ def spreads(variances: FloatArray, n_makers: int) -> tuple[FloatArray, FloatArra
     """Spread of people and of sites by manufacturer (..., m), of manufacturers and of the smooth part (...)."""
     within = np.exp(variances[..., 0])
     people = within[..., None] * np.exp(variances[..., 4 : 4 + n_makers])
-    sites = within[..., None] * np.exp(variances[..., 1:2] + variances[..., 4 + n_makers :])
+    sites = within[..., None] * np.exp(variances[..., 1:2] + variances[..., 4 + n_makers : 4 + 2 * n_makers])
     return people, sites, within * np.exp(variances[..., 2]), within * np.exp(variances[..., 3])
 
 
+def study_spread(variances: FloatArray, n_makers: int) -> FloatArray:
+    """Spread of studies (...); 0 where they have none of their own."""
+    if variances.shape[-1] == 4 + 2 * n_makers:
+        return np.zeros(variances.shape[:-1])
+    return np.asarray(np.exp(variances[..., 0] + variances[..., -1]))
+
+
 def _standardised(s: Statistics, centre: float, spread: float) -> Statistics:
-    first = s.xx[:, 0]
-    return Statistics(
-        s.terms,
-        s.site,
-        s.manufacturer,
-        s.count,
-        s.variance / spread**2,
-        s.xx,
-        (s.xy - centre * first) / spread,
-        (s.yy - 2 * centre * s.xy[:, 0] + centre**2 * s.count) / spread**2,
-        s.ages,
+    return replace(
+        s,
+        variance=s.variance / spread**2,
+        xy=(s.xy - centre * s.xx[:, 0]) / spread,
+        yy=(s.yy - 2 * centre * s.xy[:, 0] + centre**2 * s.count) / spread**2,
     )
 
 
@@ -237,6 +251,7 @@ def _prepare(s: Statistics, scale: FloatArray | None) -> _Data:
         of_group,
         of_group[starts],
         makers,
+        studies_of(tuple(s.study[k] for k in starts)) if s.study else None,
         np.zeros(len(starts)),
     )
 
@@ -267,13 +282,18 @@ def _site_sums(
     )
 
 
-def _objective(data: _Data, variances: FloatArray) -> tuple[FloatArray, tuple[FloatArray, FloatArray]]:
-    """Negative log of restricted likelihood times priors (b,); coefficients (b, P) and covariance (b, P, P)."""
+def _objective(
+    data: _Data, variances: FloatArray, *, whole: bool = False
+) -> tuple[FloatArray, tuple[FloatArray, FloatArray]]:
+    """Negative log of restricted likelihood times priors (b,); coefficients (b, P) and covariance (b, P, P).
+
+    Shifts of studies are among the coefficients if the whole is wanted.
+    """
     b, m = len(variances), len(data.makers)
     p = data.stats.xy.shape[1]
     step = max(1, int(_CHUNK / (len(data.stats.count) * (p + 4))))
     if b > step:
-        parts = [_objective(data, variances[k : k + step]) for k in range(0, b, step)]
+        parts = [_objective(data, variances[k : k + step], whole=whole) for k in range(0, b, step)]
         return np.concatenate([x[0] for x in parts]), (
             np.concatenate([x[1][0] for x in parts]),
             np.concatenate([x[1][1] for x in parts]),
@@ -281,6 +301,9 @@ def _objective(data: _Data, variances: FloatArray) -> tuple[FloatArray, tuple[Fl
     _, site, maker, bend = spreads(variances, m)
     weight, columns, value, xx, xy, yy, logs = _site_sums(data, variances)
     tau2 = site[:, data.maker_of_site] ** 2 + data.extra
+    study2 = study_spread(variances, m)[:, None] ** 2
+    if data.studies is not None:
+        tau2 = tau2 + np.where(data.studies.of_site < 0, study2, 0.0)
     rest = 1 / (weight + 1 / tau2)
     a = np.zeros((b, p + m, p + m))
     right = np.zeros((b, p + m))
@@ -301,17 +324,32 @@ def _objective(data: _Data, variances: FloatArray) -> tuple[FloatArray, tuple[Fl
             prior[:, k] = 1 / (bend if name.startswith("age ") else _COVARIATE * within) ** 2
     prior[:, p:] = 1 / maker[:, None] ** 2
     a[:, range(p + m), range(p + m)] += prior
-    covariance = np.linalg.inv(a)
+    block = None
+    if data.studies is not None:
+        of_maker = data.maker_of_site[:, None] == np.arange(m)
+        block = data.studies.block(kept, (weight, columns, value), of_maker, study2)
+        lost = block.taken_out()
+        a, right, square = a - lost[0], right - lost[1], square - lost[2]
+    covariance: FloatArray = np.linalg.inv(a)
     coefficients = np.einsum("bij,bj->bi", covariance, right)
     result = logs + np.log1p(tau2 * weight).sum(axis=1) + np.linalg.slogdet(a)[1]
     result -= np.log(prior[:, 1:]).sum(axis=1)
     result += square - np.einsum("bi,bi->b", right, coefficients)
+    if block is not None:
+        result += np.log(block.precision * study2).sum(axis=1)
+        if whole:
+            coefficients, covariance = block.put_back(coefficients, covariance)
     return result / 2 + _penalty(variances, m), (coefficients, covariance)
 
 
-def _penalty(variances: FloatArray, m: int) -> FloatArray:
+def _names(m: int, d: int) -> list[str]:
+    """Keys of `PRIORS` for d variances of m manufacturers."""
     names = ["within", "site", "manufacturer", "smooth", *["within of"] * m, *["site of"] * m]
-    mean, std = np.array([PRIORS[name] for name in names]).T
+    return names + ["study"] * (d - len(names))
+
+
+def _penalty(variances: FloatArray, m: int) -> FloatArray:
+    mean, std = np.array([PRIORS[name] for name in _names(m, variances.shape[-1])]).T
     return np.asarray((((variances - mean) / std) ** 2).sum(axis=-1) / 2)
 
 
@@ -329,7 +367,7 @@ def _hessian(data: _Data, variances: FloatArray) -> FloatArray:
     apart: differences along both would leave there the error of cancelling large numbers.
     """
     d, h = len(variances), 0.05
-    to = _seen((d - 4) // 2)
+    to = _seen(len(data.makers), d)
     along = h * np.linalg.inv(to).T
     i, j = np.triu_indices(d, 1)
     steps = np.concatenate(
@@ -350,9 +388,9 @@ def _hessian(data: _Data, variances: FloatArray) -> FloatArray:
     return np.asarray(to.T @ result @ to)
 
 
-def _seen(m: int) -> FloatArray:
+def _seen(m: int, d: int) -> FloatArray:
     """Matrix (d, d) from the variances to those with the whole spreads of each of m manufacturers in their place."""
-    to = np.eye(4 + 2 * m)
-    to[4:, 0] = 1.0
-    to[4 + m :, 1] = 1.0
+    to = np.eye(d)
+    to[4 : 4 + 2 * m, 0] = 1.0
+    to[4 + m : 4 + 2 * m, 1] = 1.0
     return to

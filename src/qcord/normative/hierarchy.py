@@ -1,4 +1,4 @@
-"""What is known of people within sites within manufacturers: estimates and sums that a norm keeps."""
+"""What is known of people within sites within manufacturers and studies: estimates and sums that a norm keeps."""
 
 from dataclasses import dataclass
 
@@ -22,6 +22,8 @@ class Sites:
         Weighted sum of the columns of the design.
     value : (s,) array
         Weighted sum of the values.
+    study : (s,) tuple of str
+        Study of each site; empty where the norm knows of none.
     """
 
     name: tuple[str, ...]
@@ -30,6 +32,7 @@ class Sites:
     weight: FloatArray
     columns: FloatArray
     value: FloatArray
+    study: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,17 +46,20 @@ class Hierarchy:
     manufacturers : (m,) tuple of str
         Those with people.
     variances : (d,) array
-        Logarithms of spreads: `within`, `site`, `manufacturer`, `smooth`, then each manufacturer's within and site.
+        Logarithms of spreads: `within`, `site`, `manufacturer`, `smooth`, then each manufacturer's within and site,
+        then `study`, if people came with one.
     variances_covariance : (d, d) array
         Their covariance.
-    coefficients, covariance : (p + m,), (p + m, p + m) array
-        Effects of the columns and shifts of the manufacturers.
-    coefficients_slope, covariance_slope : (d, p + m), (d, p + m, p + m) array
+    coefficients, covariance : (p + m + c,), (p + m + c, p + m + c) array
+        Effects of the columns, shifts of the manufacturers and of the studies.
+    coefficients_slope, covariance_slope : (d, p + m + c), (d, p + m + c, p + m + c) array
         How both change with the variances.
     sites : Sites
         What is known of each site.
     deviating : Deviating
         Share of sites whose shifts are wider, and how much.
+    studies : (c,) tuple of str
+        Those whose shift is known.
     """
 
     centre: float
@@ -67,3 +73,9 @@ class Hierarchy:
     covariance_slope: FloatArray
     sites: Sites
     deviating: Deviating = NONE
+    studies: tuple[str, ...] = ()
+
+    @property
+    def studied(self) -> bool:
+        """Whether studies have a spread of their own."""
+        return len(self.variances) > 4 + 2 * len(self.manufacturers)

@@ -14,8 +14,8 @@ from qcord.normative.hierarchy import Hierarchy, Sites
 from qcord.normative.shape import NORMAL, Shape
 from qcord.normative.terms import Terms
 
-FORMAT = 1
-"""Version of the JSON form."""
+FORMAT, FORMAT_WITH_STUDIES = 1, 2
+"""Version of the JSON form: of norms without studies, and where one has them."""
 
 _DIGITS = 10
 
@@ -89,7 +89,9 @@ class Norm:
                 "name": list(h.sites.name),
                 "manufacturer": list(h.sites.manufacturer),
                 **{name: _plain(getattr(h.sites, name)) for name in ("count", "weight", "columns", "value")},
+                **({"study": list(h.sites.study)} if h.studied else {}),
             },
+            **({"studies": list(h.studies)} if h.studied else {}),
             "shape": [self.shape.middle, self.shape.width, self.shape.skew, self.shape.tail],
             "widening": self.widening,
             "deviating": [h.deviating.share, h.deviating.width, h.deviating.doubt],
@@ -103,8 +105,8 @@ class Norm:
         terms = content["terms"]
         s = content["sites"]
         made = Terms(tuple(terms["knots"]), terms["sex"], terms["height"])
-        n, p, m = len(s["name"]), len(made.names), len(content["manufacturers"])
-        d = 4 + 2 * m
+        n, p, d = len(s["name"]), len(made.names), len(content["variances"])
+        q = len(content["coefficients"])
         sites = Sites(
             tuple(s["name"]),
             tuple(s["manufacturer"]),
@@ -112,6 +114,7 @@ class Norm:
             np.array(s["weight"], dtype=float),
             np.array(s["columns"], dtype=float).reshape(n, p),
             np.array(s["value"], dtype=float),
+            tuple(s.get("study", ())),
         )
         hierarchy = Hierarchy(
             float(content["centre"]),
@@ -120,11 +123,12 @@ class Norm:
             np.array(content["variances"], dtype=float),
             np.array(content["variances_covariance"], dtype=float).reshape(d, d),
             np.array(content["coefficients"], dtype=float),
-            np.array(content["covariance"], dtype=float).reshape(p + m, p + m),
-            np.array(content["coefficients_slope"], dtype=float).reshape(d, p + m),
-            np.array(content["covariance_slope"], dtype=float).reshape(d, p + m, p + m),
+            np.array(content["covariance"], dtype=float).reshape(q, q),
+            np.array(content["coefficients_slope"], dtype=float).reshape(d, q),
+            np.array(content["covariance_slope"], dtype=float).reshape(d, q, q),
             sites,
             Deviating(*(float(v) for v in content.get("deviating", ()))),
+            tuple(content.get("studies", ())),
         )
         return cls(
             Cell(*content["cell"]),
@@ -176,7 +180,8 @@ class Norms:
 
     def to_json(self) -> str:
         """Text that `from_json` reads; numbers have 10 digits."""
-        return json.dumps({"format": FORMAT, "norms": [norm.to_dict() for norm in self]}, separators=(",", ":"))
+        form = FORMAT_WITH_STUDIES if any(norm.hierarchy.studied for norm in self) else FORMAT
+        return json.dumps({"format": form, "norms": [norm.to_dict() for norm in self]}, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str) -> "Norms":
@@ -193,8 +198,11 @@ class Norms:
             norms = content["norms"]
         except (ValueError, KeyError, TypeError):
             raise ImplausibleValue("The file holds no norms; expected JSON that `qcord norm fit` wrote.") from None
-        if found != FORMAT:
-            raise ImplausibleValue(f"The norms are of format {found}, expected {FORMAT}; use another version of qcord.")
+        if found not in (FORMAT, FORMAT_WITH_STUDIES):
+            raise ImplausibleValue(
+                f"The norms are of format {found}, expected {FORMAT} or {FORMAT_WITH_STUDIES}; use another version of "
+                "qcord."
+            )
         try:
             return cls.of([Norm.from_dict(one) for one in norms])
         except (ValueError, KeyError, TypeError, IndexError, AttributeError):

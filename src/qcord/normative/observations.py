@@ -26,7 +26,7 @@ Words = np.ndarray[Any, np.dtype[np.object_]]
 
 NUMBERS = ("value", "se", "age", "height", "weight")
 COLUMNS = (
-    *("participant_id", "session_id", "site", "manufacturer", "scanner", "protocol", "software"),
+    *("participant_id", "session_id", "study", "site", "manufacturer", "scanner", "protocol", "software"),
     *("metric", "unit", "region", "level", "value", "se", "quality", "pathology", "age", "sex", "height", "weight"),
 )
 """Columns of observations, in order: text, but for `NUMBERS`."""
@@ -40,7 +40,11 @@ KEY = ("participant_id", "session_id", "site", *CELL, "protocol", "software")
 
 MEANING = {
     **{"participant_id": "Label without sub-.", "session_id": "Label without ses-.", "site": "Where it was scanned."},
-    **{"manufacturer": "Maker of the scanner.", "scanner": "Model of the scanner."},
+    **{
+        "study": "Cohort or data set; several sites may share it.",
+        "manufacturer": "Maker of the scanner.",
+        "scanner": "Model of the scanner.",
+    },
     **{"protocol": "Fingerprint of the sequence.", "software": "Name and version of what computed the value."},
     **{"metric": "Quantity.", "unit": "Unit of value and se.", "region": "Tract or combined region."},
     **{"level": "Vertebral level (C3) or range (C2:C5).", "value": "Estimate.", "se": "Standard error of value."},
@@ -238,7 +242,7 @@ def _named(table: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
     functions = {
         "participant_id": lambda t: plain_text(t).removeprefix("sub-"),
         "session_id": lambda t: plain_text(t).removeprefix("ses-"),
-        **dict.fromkeys(("site", "scanner", "protocol", "software", "quality"), plain_text),
+        **dict.fromkeys(("study", "site", "scanner", "protocol", "software", "quality"), plain_text),
         **{"manufacturer": maker_name, "metric": metric_name, "unit": unit_name, "region": region_name},
         **{"level": level, "pathology": pathology_name, "sex": lambda t: sex_name(t) or _stated(t)},
     }

@@ -7,9 +7,9 @@ from typing import NamedTuple
 import numpy as np
 from scipy import special
 
-from qcord.core.arrays import FloatArray
+from qcord.core.arrays import BoolArray, FloatArray, IntArray
 from qcord.normative.deviating import log_density
-from qcord.normative.hierarchical import spreads
+from qcord.normative.hierarchical import spreads, study_spread
 from qcord.normative.hierarchy import Hierarchy
 from qcord.normative.norm import Norm
 
@@ -38,6 +38,8 @@ class Prediction:
         Degrees of freedom of the whole variance.
     basis : (n,) array of str
         ``site``, ``manufacturer`` or ``other``: whose values they are.
+    new_study : (n,) array of bool
+        Whether the norm knows of studies, but not of this one.
     """
 
     mean: FloatArray
@@ -45,6 +47,7 @@ class Prediction:
     unsure: FloatArray
     freedom: FloatArray
     basis: "np.ndarray[tuple[int], np.dtype[np.object_]]"
+    new_study: BoolArray
 
 
 class Part(NamedTuple):
@@ -62,6 +65,12 @@ class Part(NamedTuple):
     prediction: Prediction
 
 
+class _Places(NamedTuple):
+    site: list[str]
+    manufacturer: list[str]
+    study: list[str] | None
+
+
 def predict(
     norm: Norm,
     design: FloatArray,
@@ -70,12 +79,14 @@ def predict(
     site: Iterable[str],
     manufacturer: Iterable[str],
     variance: FloatArray,
+    study: Iterable[str] | None = None,
 ) -> Prediction:
     """Predict from covariates; where sites may deviate, mean and variance of the whole.
 
     Parameters are those of `predict_parts`.
     """
-    found = list(_kinds(norm, design, age, (list(site), list(manufacturer)), variance))
+    places = _Places(list(site), list(manufacturer), None if study is None else list(study))
+    found = list(_kinds(norm, design, age, places, variance))
     if len(found) == 1:
         return found[0][1]
     weights = special.softmax([share + evidence for share, _, evidence in found], axis=0)
@@ -93,12 +104,14 @@ def predict_parts(
     site: Iterable[str],
     manufacturer: Iterable[str],
     variance: FloatArray,
+    study: Iterable[str] | None = None,
 ) -> tuple[Part, ...]:
     """Predict from covariates: a part for sites like most, one for those that deviate, if some do.
 
     Where a manufacturer is not among those of the norm, each comes for several spreads that manufacturers may have: few
     manufacturers tell little of how far another one lies, and a Student number of few degrees of freedom would be wider
-    than that. What the people of a site itself say weighs the parts.
+    than that. So it is with a study that the norm does not know, if its people came with studies. What the people of a
+    site itself say weighs the parts.
 
     Parameters
     ----------
@@ -108,17 +121,18 @@ def predict_parts(
         Columns of its terms.
     age : (n,) array
         Age [years].
-    site, manufacturer : n str
-        Where it is measured.
+    site, manufacturer, study : n str
+        Where it is measured, and for which study, where that is known.
     variance : (n,) array
         Squared standard error of the value, over the squared spread of the hierarchy; for the degrees of freedom.
     """
-    places = list(site), list(manufacturer)
+    places = _Places(list(site), list(manufacturer), None if study is None else list(study))
     found = list(_kinds(norm, design, age, places, variance))
-    if (found[0][1].basis == OTHER).any():
+    unsure = MANUFACTURER if (found[0][1].basis == OTHER).any() else -1 if found[0][1].new_study.any() else None
+    if unsure is not None:
         found = [
             (share + kind, prediction, evidence)
-            for share, one in _possible(norm)
+            for share, one in _possible(norm, unsure)
             for kind, prediction, evidence in _kinds(one, design, age, places, variance)
         ]
     weights = special.softmax([share + evidence for share, _, evidence in found], axis=0)
@@ -126,7 +140,7 @@ def predict_parts(
 
 
 def _kinds(
-    norm: Norm, design: FloatArray, age: FloatArray, places: tuple[list[str], list[str]], variance: FloatArray
+    norm: Norm, design: FloatArray, age: FloatArray, places: _Places, variance: FloatArray
 ) -> Iterator[tuple[float, Prediction, FloatArray]]:
     """Logarithm of the share, prediction, and log density of what is known of each site, for the kinds of sites."""
     deviating = norm.hierarchy.deviating
@@ -137,16 +151,16 @@ def _kinds(
         yield (float(np.log(share)), *_part(norm, design, age, places, variance, width=width))
 
 
-def _possible(norm: Norm) -> Iterator[tuple[float, Norm]]:
-    """Logarithm of the weight, and the norm, for spreads that manufacturers may have; the middle one first."""
+def _possible(norm: Norm, which: int) -> Iterator[tuple[float, Norm]]:
+    """Logarithm of the weight, and the norm, for values that one of its spreads may have; the middle one first."""
     h = norm.hierarchy
     nodes, weights = np.polynomial.hermite_e.hermegauss(_NODES)
     rest = h.variances_covariance.copy()
-    rest[MANUFACTURER] = rest[:, MANUFACTURER] = 0.0
-    step = np.sqrt(h.variances_covariance[MANUFACTURER, MANUFACTURER])
+    rest[which] = rest[:, which] = 0.0
+    step = np.sqrt(h.variances_covariance[which, which])
     for k in np.argsort(np.abs(nodes)):
         variances = h.variances.copy()
-        variances[MANUFACTURER] += nodes[k] * step
+        variances[which] += nodes[k] * step
         one = replace(norm, hierarchy=replace(h, variances=variances, variances_covariance=rest))
         yield float(np.log(weights[k] / weights.sum())), one
 
@@ -155,42 +169,43 @@ def _part(
     norm: Norm,
     design: FloatArray,
     age: FloatArray,
-    place_names: tuple[list[str], list[str]],
+    places: _Places,
     variance: FloatArray,
     *,
     width: float,
 ) -> tuple[Prediction, FloatArray]:
     """Prediction, and log density of what is known of each site, if shifts are wider by some spreads of people."""
-    site, manufacturer = place_names
     h = norm.hierarchy
     m, p, n = len(h.manufacturers), design.shape[1], len(design)
     number = {name: k for k, name in enumerate(h.manufacturers)}
     place = {name: k for k, name in enumerate(h.sites.name)}
-    at = np.array([place.get(str(s), -1) for s in site])
+    at = np.array([place.get(str(s), -1) for s in places.site])
     # a site that is known stays with its manufacturer
     maker = np.array(
-        [number.get(h.sites.manufacturer[k] if k >= 0 else str(v), -1) for k, v in zip(at, manufacturer, strict=True)]
+        [
+            number.get(h.sites.manufacturer[k] if k >= 0 else str(v), -1)
+            for k, v in zip(at, places.manufacturer, strict=True)
+        ]
     )
+    study = _study(h, at, places)
     people, sites, makers, _ = spreads(h.variances, m)
     sigma2 = np.where(maker >= 0, people[maker], np.exp(h.variances[0])) ** 2
     tau2 = np.where(maker >= 0, sites[maker], np.exp(h.variances[0] + h.variances[1])) ** 2
     sigma2 = sigma2 * np.exp(2 * norm.widening * (age - 50.0) / 20.0)
     known, foreign = at >= 0, maker < 0
-    # what is not known of a manufacturer counts as part of the shift of the site
+    new_study = (study < 0) & h.studied
+    # what is not known of a manufacturer or a study counts as part of the shift of the site
     unlike = np.where(foreign, makers**2, 0.0)
+    apart = np.where(new_study, study_spread(h.variances, m) ** 2, 0.0)
     wide2 = (width * np.exp(h.variances[0])) ** 2
-    prior = tau2 + unlike + wide2
+    prior = tau2 + unlike + wide2 + apart
     # the last row stands for sites that are not known
     nothing = np.zeros((1, p))
     weight = np.append(h.sites.weight, 0.0)[at]
     columns, value = np.concatenate([h.sites.columns, nothing])[at], np.append(h.sites.value, 0.0)[at]
     rest = 1 / (weight + 1 / prior)
-    row = np.zeros((n, p + m))
-    row[:, :p] = design
-    row[np.flatnonzero(~foreign), p + maker[~foreign]] = 1.0
-    seen = np.zeros((n, p + m))
-    seen[:, :p] = columns
-    seen[np.flatnonzero(~foreign), p + maker[~foreign]] = weight[~foreign]
+    row = _coded(h, design, np.ones(n), maker, study)
+    seen = _coded(h, columns, weight, maker, study)
     shrunk = row - rest[:, None] * seen
     mean = shrunk @ h.coefficients + rest * value
     moved = shrunk @ h.coefficients_slope.T
@@ -206,13 +221,35 @@ def _part(
     mine = np.flatnonzero(~foreign)
     slope[mine, 4 + maker[mine]] += (2 * sigma2 + by_weight)[mine]
     slope[mine, 4 + m + maker[mine]] += (2 * by_prior * tau2)[mine]
+    if h.studied:
+        slope[:, -1] += 2 * by_prior * apart
     whole = sigma2 + unsure2 + variance
     doubt = np.einsum("ni,ij,nj->n", slope, h.variances_covariance, slope)
     doubt += (2 * by_prior * wide2) ** 2 * h.deviating.doubt
     freedom = np.clip(2 * whole**2 / np.maximum(doubt, 1e-300), 1.0, 1e6)
     basis = np.where(known, "site", np.where(foreign, OTHER, "manufacturer")).astype(object)
     evidence = _evidence(h, np.where(known, weight, 0.0), seen, value, prior)
-    return Prediction(mean, np.sqrt(sigma2), np.sqrt(unsure2), freedom, basis), evidence
+    return Prediction(mean, np.sqrt(sigma2), np.sqrt(unsure2), freedom, basis, new_study), evidence
+
+
+def _coded(h: Hierarchy, columns: FloatArray, one: FloatArray, maker: IntArray, study: IntArray) -> FloatArray:
+    """Columns (n, p) and one for each manufacturer and study, with a number (n,) in those of the row."""
+    p, m = columns.shape[1], len(h.manufacturers)
+    result = np.zeros((len(columns), p + m + len(h.studies)))
+    result[:, :p] = columns
+    for first, group in ((p, maker), (p + m, study)):
+        mine = np.flatnonzero(group >= 0)
+        result[mine, first + group[mine]] = one[mine]
+    return result
+
+
+def _study(h: Hierarchy, at: IntArray, places: _Places) -> IntArray:
+    """Number of the study of each row, -1 where the norm does not know it; a site that is known stays with its own."""
+    number = {name: k for k, name in enumerate(h.studies)}
+    if not number:
+        return np.full(len(at), -1)
+    given = places.study or [""] * len(at)
+    return np.array([number.get(h.sites.study[k] if k >= 0 else s, -1) for k, s in zip(at, given, strict=True)])
 
 
 def _evidence(h: Hierarchy, weight: FloatArray, seen: FloatArray, value: FloatArray, prior: FloatArray) -> FloatArray:

@@ -1,6 +1,7 @@
 """Where people stand among healthy ones: z with interval, and centile."""
 
 import warnings
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,6 +29,8 @@ _HALVINGS = 50
 _OF_UNIT = ("expected", "expected_sd")
 """Columns in the unit of the value, on the scale of its outlines."""
 
+Scores = np.ndarray[tuple[int], np.dtype[Any]]
+
 REACH = 5.0
 """Years beyond the ages of a norm from which on a value is extrapolated."""
 
@@ -41,9 +44,9 @@ def score(norms: Norms | Norm, observations: pd.DataFrame) -> pd.DataFrame:
         Norms.
     observations : DataFrame
         One row a value; columns metric, region, level, value, se, age, sex, site, manufacturer (and height, where a
-        norm takes it; protocol and software, where known). Areas and diameters by outlines of another kind than those
-        of the norm are brought to its scale first (`qcord.normative.outlines`). A site that the norm knows is compared
-        with its own people, others with those of their manufacturer.
+        norm takes it; protocol, software and study, where known). Areas and diameters by outlines of another kind than
+        those of the norm are brought to its scale first (`qcord.normative.outlines`). A site that the norm knows is
+        compared with its own people, others with those of their manufacturer and, if the norm knows it, study.
 
     Returns
     -------
@@ -96,13 +99,32 @@ def score(norms: Norms | Norm, observations: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([table.drop(columns=[c for c in COLUMNS if c in table]), result], axis=1)
 
 
-def _score(norm: Norm, part: pd.DataFrame) -> "dict[str, np.ndarray[tuple[int], np.dtype[np.generic]]]":
+def _score(norm: Norm, people: pd.DataFrame) -> dict[str, Scores]:
+    """Columns of the result; where studies may be unknown, the company of other people changes no score."""
+    h = norm.hierarchy
+    if not h.studied:
+        return _score_alike(norm, people.drop(columns="study", errors="ignore"))
+    own = dict(zip(h.sites.name, h.sites.study, strict=True))
+    given = zip(text(people, "site"), text(people, "study"), strict=True)
+    study = np.array([own.get(site, study) in h.studies for site, study in given])
+    kind = 2 * study + np.isin(text(people, "manufacturer").astype(str), h.manufacturers)
+    result: dict[str, Scores] = {}
+    for one in np.unique(kind):
+        mine = kind == one
+        for name, values in _score_alike(norm, people[mine]).items():
+            result.setdefault(name, np.empty(len(people), dtype=values.dtype))[mine] = values
+    return result
+
+
+def _score_alike(norm: Norm, part: pd.DataFrame) -> dict[str, Scores]:
     h = norm.hierarchy
     data = rows(part, norm.terms)
     named = text(part, "site")[data.place] != UNKNOWN
     site = np.where(named, data.site, "")
     variance = data.variance / h.spread**2
-    parts = predict_parts(norm, data.design, data.age, site=site, manufacturer=data.manufacturer, variance=variance)
+    parts = predict_parts(
+        norm, data.design, data.age, site=site, manufacturer=data.manufacturer, study=data.study, variance=variance
+    )
     value = (data.value - h.centre) / h.spread
     z = _mixed([w for w, _ in parts], [_number(norm, p, value - p.mean, variance) for _, p in parts])
     doubt2 = sum(w * (p.unsure**2 + variance) / (p.people**2 + p.unsure**2 + variance) for w, p in parts)

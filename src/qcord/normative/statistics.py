@@ -15,6 +15,8 @@ UNKNOWN = "unknown"
 
 _AGE_STEP = 5.0
 
+Words = np.ndarray[tuple[int], np.dtype[np.object_]]
+
 
 @dataclass(frozen=True, eq=False)
 class Statistics:
@@ -34,6 +36,8 @@ class Statistics:
         Sums of products of columns and values.
     ages : (k, 2) array
         Youngest and oldest [years], rounded outward to 5 years.
+    study : (k,) tuple of str
+        Study of each group, `UNKNOWN` of those without; empty if none has one.
     """
 
     terms: Terms
@@ -45,13 +49,17 @@ class Statistics:
     xy: FloatArray
     yy: FloatArray
     ages: FloatArray
+    study: tuple[str, ...] = ()
 
     def choose(self, groups: BoolArray | IntArray) -> "Statistics":
         """Some of the groups."""
         index = np.arange(len(self.site))[groups]
-        arrays = (getattr(self, name)[index] for name in ("count", "variance", "xx", "xy", "yy", "ages"))
-        return Statistics(
-            self.terms, tuple(self.site[k] for k in index), tuple(self.manufacturer[k] for k in index), *arrays
+        return replace(
+            self,
+            site=tuple(self.site[k] for k in index),
+            manufacturer=tuple(self.manufacturer[k] for k in index),
+            study=tuple(self.study[k] for k in index) if self.study else (),
+            **{name: getattr(self, name)[index] for name in ("count", "variance", "xx", "xy", "yy", "ages")},
         )
 
 
@@ -73,16 +81,19 @@ class Rows:
         Row of the table.
     share : (n,) array
         What each row counts: the rows of a person at a site count one together.
+    study : (n,) array of str, optional
+        Study that it was measured for, `UNKNOWN` where the row names none; absent if no row names one.
     """
 
     design: FloatArray
     value: FloatArray
     variance: FloatArray
     age: FloatArray
-    site: "np.ndarray[tuple[int], np.dtype[np.object_]]"
-    manufacturer: "np.ndarray[tuple[int], np.dtype[np.object_]]"
+    site: Words
+    manufacturer: Words
     place: IntArray
     share: FloatArray
+    study: Words | None = None
 
     def choose(self, index: IntArray) -> "Rows":
         """Some of the rows."""
@@ -95,6 +106,7 @@ class Rows:
             self.manufacturer[index],
             self.place[index],
             self.share[index],
+            None if self.study is None else self.study[index],
         )
 
 
@@ -104,7 +116,7 @@ def rows(observations: pd.DataFrame, terms: Terms) -> Rows:
     Parameters
     ----------
     observations : DataFrame
-        One row a value; columns value, age, sex, site, manufacturer and, if known, se.
+        One row a value; columns value, age, sex, site, manufacturer and, if known, se and study.
     terms : Terms
         Covariates.
 
@@ -146,11 +158,23 @@ def rows(observations: pd.DataFrame, terms: Terms) -> Rows:
     if "participant_id" in observations:
         people = pd.DataFrame({"site": site, "person": observations["participant_id"].to_numpy()})
         share = 1 / people.groupby(["site", "person"], dropna=False)["site"].transform("size").to_numpy(dtype=float)
-    data = Rows(design, values, error**2, age, site, manufacturer, np.arange(len(values)), share)
+    study = text(observations, "study") if "study" in observations and observations["study"].notna().any() else None
+    data = Rows(design, values, error**2, age, site, manufacturer, np.arange(len(values)), share, study)
     return data.choose(order)
 
 
-def text(observations: pd.DataFrame, name: str) -> "np.ndarray[tuple[int], np.dtype[np.object_]]":
+def require_one_study(data: Rows) -> None:
+    """Raise `ImplausibleValue` if the rows of a site name two studies, whose shift would then be unclear."""
+    if data.study is None:
+        return
+    pairs = pd.DataFrame({"site": data.site, "study": data.study}).drop_duplicates()
+    double = pairs["site"][pairs["site"].duplicated()]
+    if len(double):
+        both = " and ".join(sorted(pairs["study"][pairs["site"] == double.iloc[0]]))
+        raise ImplausibleValue(f"Site {double.iloc[0]} belongs to the studies {both}; name a site of its own for each.")
+
+
+def text(observations: pd.DataFrame, name: str) -> Words:
     """A column of text; `UNKNOWN` where there is none."""
     if name not in observations:
         return np.full(len(observations), UNKNOWN, dtype=object)
@@ -228,6 +252,7 @@ def grouped(data: Rows, terms: Terms) -> Statistics:
         total(x * (share * y)[:, None]),
         total(share * y * y),
         np.stack([np.floor(young), np.ceil(old)], axis=1) * _AGE_STEP,
+        () if data.study is None else tuple(str(s) for s in data.study[starts]),
     )
 
 
@@ -245,8 +270,9 @@ def single(data: Rows, terms: Terms) -> Statistics:
         weighted * y[:, None],
         share * y * y,
         np.stack([data.age, data.age], axis=1),
+        () if data.study is None else tuple(str(s) for s in data.study),
     )
 
 
-def _starts(site: "np.ndarray[tuple[int], np.dtype[np.object_]]") -> IntArray:
+def _starts(site: Words) -> IntArray:
     return np.flatnonzero(np.append(True, site[1:] != site[:-1]))

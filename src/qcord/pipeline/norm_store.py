@@ -80,7 +80,9 @@ def views(folder: Path, facts: Mapping[str, Any]) -> Iterator[duckdb.DuckDBPyCon
             files = _parts(folder, facts, kind)
             if files:
                 names = ", ".join("'" + f.replace("'", "''") + "'" for f in files)
-                base.execute(f"CREATE VIEW {every} AS SELECT * FROM read_parquet([{names}])")
+                # parts that were written before a column came up do not have it
+                parts = f"SELECT * FROM read_parquet([{names}], union_by_name=true)"
+                base.execute(f"CREATE VIEW {every} AS (SELECT {_empty(kind)} LIMIT 0) UNION ALL BY NAME {parts}")
             else:
                 base.execute(f"CREATE VIEW {every} AS SELECT {_empty(kind)} LIMIT 0")
         base.execute(
