@@ -105,8 +105,8 @@ class Norm:
         terms = content["terms"]
         s = content["sites"]
         made = Terms(tuple(terms["knots"]), terms["sex"], terms["height"])
-        n, p, d = len(s["name"]), len(made.names), len(content["variances"])
-        q = len(content["coefficients"])
+        n, p, m = len(s["name"]), len(made.names), len(content["manufacturers"])
+        d, q = 4 + 2 * m + ("studies" in content), p + m + len(content.get("studies", ()))
         sites = Sites(
             tuple(s["name"]),
             tuple(s["manufacturer"]),

@@ -144,12 +144,12 @@ def understood(rows: pd.DataFrame) -> pd.DataFrame:
     functions = {
         **{"metric": metric_name, "region": region_name, "level": _level, "sex": lambda t: sex_name(t) or t.strip()},
         **{"site": plain_text, "manufacturer": maker_name, "unit": unit_name, "protocol": plain_text},
-        **{"study": plain_text, "quality": plain_text},
+        **{"quality": plain_text, "study": plain_text},
     }
     for name, function in functions.items():
         words = translated(rows[name], function).astype(object) if name in rows else pd.Series(None, rows.index, object)
         found[name] = words.where(words.notna(), None)
-    return found if "quality" in rows else found.drop(columns="quality")
+    return found.drop(columns=[name for name in ("quality", "study") if name not in rows])
 
 
 def _level(text: str) -> str:
