@@ -84,12 +84,26 @@ def test_expected_values_are_on_the_scale_of_the_value(norm):
     assert own["z"] * theirs["z"] > 0
 
 
-def test_a_site_learnt_by_either_outline_gives_the_same_scores(norm):
-    controls, patient = (drawn(people(1, n, seed=s)).assign(site="here") for n, s in ((6, 5), (1, 6)))
-    ratio, _ = outline_ratio("area T2w", "qcord", ["SCT"])
-    scores = []
-    for factor, software in ((1.0, "SCT 6.1"), (ratio, "qcord 0.1.0")):
-        tables = [t.assign(value=t["value"] * factor, software=software) for t in (controls, patient)]
-        scores.append(score(adapt_norm(norm, tables[0], site="here"), tables[1]).iloc[0])
+def test_people_of_a_site_learnt_by_wider_outlines_are_standard_normal():
+    """The site holds the mean ratio; that a person differs from it does not go away."""
+    table = people(70, 12, seed=1)
+    unseen = table["site"] >= "s030"
+    norm, ratio = fit_norm(drawn(table[~unseen])), np.exp(RATIOS["T2w"][0])
+    numbers = []
+    for seed, (site, part) in enumerate(table[unseen].groupby("site")):
+        own = ratio * np.exp(np.random.default_rng(seed).normal(0, SPREAD, len(part)))
+        wider = drawn(part.assign(value=part["value"] * own), software="qcord 0.1.0")
+        numbers.append(score(adapt_norm(norm, wider[:4], site=str(site)), wider[4:])["z"])
+    z = np.concatenate(numbers)
+    assert abs(z.mean()) < 0.2
+    assert 0.85 < z.std() < 1.15
+
+
+@pytest.mark.parametrize("site", ["s003", "elsewhere"])
+def test_what_a_person_may_differ_by_widens_at_known_sites_too(norm, site):
+    one = drawn(people(1, 1, seed=6), software="qcord").assign(site=site, manufacturer="m0", se=0.5)
+    ratio, error = outline_ratio("area T2w", "qcord", ["SCT"])
+    value = one["value"].iloc[0] / ratio
+    same = drawn(one.assign(value=value, se=np.hypot(0.5 / ratio, error * value)))
     for name in ("z", "z_low", "z_high"):
-        assert scores[0][name] == pytest.approx(scores[1][name])
+        assert score(norm, one)[name].iloc[0] == pytest.approx(score(norm, same)[name].iloc[0])

@@ -79,7 +79,7 @@ def _usual(norm: Norm, controls: pd.DataFrame, site: str) -> tuple[pd.DataFrame,
 
 def adapt_norm(norm: Norm, controls: pd.DataFrame, *, site: str) -> Norm:
     """One norm with a site learnt from the values of its healthy people, all of a usual protocol; see `adapt`."""
-    on = scaled(controls, norm.cell.metric, norm.card, np.ones(len(controls), dtype=bool))
+    on = scaled(controls, norm.cell.metric, norm.card)
     data = rows(on.rows.assign(site=site), norm.terms)
     h = norm.hierarchy
     maker = str(data.manufacturer[0])

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
-from qcord.core.arrays import BoolArray, FloatArray
+from qcord.core.arrays import FloatArray
 from qcord.core.text_column import as_text
 
 RATIOS: Mapping[str, tuple[float, int]] = {"T2w": (0.067, 4), "T2star": (0.087, 5), "T1w": (0.153, 2)}
@@ -34,8 +34,7 @@ class Scaled(NamedTuple):
     Parameters
     ----------
     rows : DataFrame
-        The table with ``value`` and ``se`` on that scale; where the norm does not know the site, ``se`` holds what is
-        not known of the ratio.
+        The table with ``value`` and ``se`` on that scale; ``se`` holds how far a person may differ from the ratio.
     factor : (n,) array
         By how much the values were divided.
     """
@@ -82,7 +81,7 @@ def outline_ratio(metric: str, software: str, programs: list[str]) -> tuple[floa
     return float(np.exp((1 if own == OWN else -1) * PARTS[name] * mean)), float(error)
 
 
-def scaled(observations: pd.DataFrame, metric: str, card: Mapping[str, Any], known: BoolArray | None = None) -> Scaled:
+def scaled(observations: pd.DataFrame, metric: str, card: Mapping[str, Any]) -> Scaled:
     """Values of one metric on the scale of a norm.
 
     Parameters
@@ -93,8 +92,6 @@ def scaled(observations: pd.DataFrame, metric: str, card: Mapping[str, Any], kno
         What they are of.
     card : mapping
         Card of the norm; its ``software`` are the programs of its people.
-    known : (n,) array of bool, optional
-        Whether the norm knows the site of a row, whose own people then hold what is common to its outlines.
     """
     n = len(observations)
     factor, error = np.ones(n), np.zeros(n)
@@ -109,5 +106,4 @@ def scaled(observations: pd.DataFrame, metric: str, card: Mapping[str, Any], kno
     se = np.zeros(n)
     if "se" in observations:
         se = pd.to_numeric(observations["se"], errors="coerce").fillna(0).to_numpy(dtype=float)
-    common = error * value if known is None else np.where(known, 0.0, error * value)
-    return Scaled(observations.assign(value=value, se=np.hypot(se / factor, common)), factor)
+    return Scaled(observations.assign(value=value, se=np.hypot(se / factor, error * value)), factor)

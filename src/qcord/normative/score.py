@@ -82,8 +82,7 @@ def score(norms: Norms | Norm, observations: pd.DataFrame) -> pd.DataFrame:
         result.loc[index[~good], "note"] = np.where(np.isfinite(value), why, "no value")[~good]
         if good.any():
             chosen = index[good]
-            known = text(part[good], "site")
-            on = scaled(part[good], norm.cell.metric, norm.card, np.isin(known.astype(str), norm.hierarchy.sites.name))
+            on = scaled(part[good], norm.cell.metric, norm.card)
             scored = _score(norm, on.rows)
             for name in COLUMNS:
                 result.loc[chosen, name] = scored[name]
