@@ -1,17 +1,19 @@
 """Variation within people from repeated sessions, beside the published one, and the limits that follow.
 
-Run ``python benchmarks/retest.py [limits] [table] [estimators] [possible] [sessions] [joined] [cohort] [simulation]``;
-the tables are looked for in QCORD_TEST_DATA.
+Run ``python benchmarks/retest.py [limits] [table] [estimators] [possible] [choices] [sessions] [joined] [cohort]
+[simulation]``; the tables are looked for in QCORD_TEST_DATA.
 
 - limits: those used without sessions of one's own, beside the published ones.
 - table: the 11 sessions of three people beside the published study of six; estimators: by every usual estimator;
-  possible: could any weighting of the three agree with it; sessions: which of them carry the variation.
+  possible: could any weighting of the three agree with it, each metric alone; choices: could any choice of sessions and
+  weighting of people agree in all metrics at once; sessions: which of them carry the variation.
 - joined: the limits of a laboratory that has these sessions and the published variation.
 - cohort: the area of 463 people over several waves.
 - simulation: how often the chances of so few sessions alone lead to a ratio within 20 %.
 """
 
 import sys
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -44,6 +46,7 @@ def main() -> None:
         "table": table,
         "estimators": estimators,
         "possible": possible,
+        "choices": choices,
         "sessions": sessions,
         "joined": both,
         "cohort": cohort,
@@ -122,6 +125,55 @@ def possible() -> None:
                 f"  {metric} {region}: {', '.join(f'{c:.2f}' for c in each)} %; within 20 % of the published "
                 f"{known:.1f} %: {low:.2f} to {high:.2f}; {share}"
             )
+
+
+def choices() -> None:
+    """For every choice of sessions, whether a weighting of people has limits within 20 % of the published ones.
+
+    A weighted mean over people of squared variations; the sessions and the weights are the same for all metrics.
+    """
+    observations = norm_tables.retest().observations
+    rows = observations[[(m, r) in LIMITS for m, r in zip(observations.metric, observations.region, strict=True)]]
+    values = rows.pivot_table(index=["participant_id", "session_id"], columns="metric", values="value")
+    regions = dict(LIMITS.keys())
+    published = np.array([LIMITS[m, regions[m]] for m in values.columns]) / 1.96 / np.sqrt(2)
+    low, high = (0.8 * published) ** 2, (1.2 * published) ** 2
+    tried, best, all_metrics = 0, 0, 0
+    for size in range(2, len(values) + 1):
+        for chosen in combinations(range(len(values)), size):
+            people = [v for _, v in values.iloc[list(chosen)].groupby("participant_id") if len(v) > 1]
+            if not people:
+                continue
+            squares = np.array([(100 * v.std() / v.mean()) ** 2 for v in people])
+            tried += 1
+            agree = (low <= mixtures(squares)) & (mixtures(squares) <= high)
+            best = max(best, int(agree.sum(axis=1).max()))
+            found = optimize.linprog(
+                np.zeros(len(squares)),
+                A_ub=np.vstack([squares.T, -squares.T]),
+                b_ub=[*high, *-low],
+                A_eq=np.ones((1, len(squares))),
+                b_eq=[1.0],
+            )
+            all_metrics += found.status == 0
+    print(
+        f"{tried} choices of sessions: a weighting with all {len(published)} limits within 20 % exists in "
+        f"{all_metrics}; most that agree at once (weights in steps of a twentieth): {best}"
+    )
+
+
+def mixtures(squares: np.ndarray) -> np.ndarray:
+    """Weighted means of up to three rows, weights in steps of a twentieth."""
+    steps = np.linspace(0, 1, 21)
+    if len(squares) == 1:
+        return squares
+    if len(squares) == 2:
+        weights = np.column_stack([steps, 1 - steps])
+    else:
+        a, b = np.meshgrid(steps, steps)
+        inside = a + b <= 1 + 1e-9
+        weights = np.column_stack([a[inside], b[inside], 1 - a[inside] - b[inside]])
+    return np.asarray(weights @ squares)
 
 
 def sessions() -> None:
