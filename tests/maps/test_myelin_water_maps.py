@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.optimize import nnls
@@ -13,8 +15,8 @@ from qcord.estimate.simulate import simulate
 from qcord.maps.fit import fit
 from qcord.maps.myelin_water import myelin_water
 from qcord.maps.recipe import recipe
-from qcord.maps.t2_spectrum import find_angle, make_dictionary, spectrum
-from qcord.maps.t2_spectrum_errors import penalty_response, spread_of_sum
+from qcord.maps.t2_spectrum import FREE_PENALTY, find_angle, make_dictionary, spectrum
+from qcord.maps.t2_spectrum_errors import of_narrow_pools, penalty_response, spread_of_sum
 from qcord.models.myelin_water import MYELIN_WATER
 
 TRAIN = MYELIN_WATER.example()
@@ -86,6 +88,39 @@ def test_intervals_of_efficiency_and_amplitude_hold_the_truth(snr, efficiency):
     assert abs(turn.mean()) < 0.2 * turn.std()
     whole = flat(fitted["S0"]) - theta[:, 0]
     assert 0.91 < (np.abs(whole) < 1.96 * flat(fitted.std["S0"])).mean() < 0.98
+
+
+@pytest.mark.parametrize(("tissue_time", "snr"), [(0.075, 100), (0.09, 70), (0.1, 150)])
+def test_half_the_bias_of_a_single_tissue_time_is_stated_and_its_intervals_hold_it(tissue_time, snr):
+    theta = tissue(1000, MWF=0.2, T2my=0.015, T2ie=tissue_time, Efficiency=0.95)
+    clean = simulate(MYELIN_WATER, theta, TRAIN)
+    sigma = clean[0, 0] / snr
+    fitted = myelin_water(series_of(Rician(sigma).sample(clean, np.random.default_rng(9))), sigma=sigma)
+    raw, less = flat(fitted["T2ie"]) - tissue_time, flat(fitted["T2ie"]) - flat(fitted.bias["T2ie"]) - tissue_time
+    assert raw.mean() < 0
+    assert 0.35 < less.mean() / raw.mean() < 0.7
+    assert 0.92 < (np.abs(less) < 1.96 * flat(fitted.std["T2ie"])).mean() < 0.99
+
+
+def test_penalty_makes_little_of_narrow_pools_where_there_is_none_and_loses_no_signal():
+    theta = tissue(50, 10)
+    measured = Gaussian(0.002).sample(simulate(MYELIN_WATER, theta, TRAIN) / 1000, np.random.default_rng(11))
+    dictionary = make_dictionary(TRAIN)
+    found = spectrum(dictionary, measured, find_angle(dictionary, measured, np.full(50, 150)))
+    short = dictionary.times < 0.04
+    logs = np.log(dictionary.times)
+    means = tuple(
+        (found.amplitudes * p * logs).sum(axis=1) / (found.amplitudes * p).sum(axis=1) for p in (short, ~short)
+    )
+    free = of_narrow_pools(dictionary, replace(found, penalty=np.full(50, FREE_PENALTY)), (short, ~short), means)
+    for pool, mean in zip((short, ~short), means, strict=True):
+        signal = (found.amplitudes * pool).sum(axis=1)
+        np.testing.assert_allclose((free * pool).sum(axis=1), signal, rtol=0.08)
+        # most of it lies at the two values beside the mean
+        near = np.abs(logs - mean[:, None]) < 2 * (logs[1] - logs[0])
+        assert ((free * pool * near).sum(axis=1) / signal).mean() > 0.8
+    broad = of_narrow_pools(dictionary, found, (short, ~short), means)
+    assert (np.count_nonzero(broad > 0.01, axis=1) > np.count_nonzero(free > 0.01, axis=1)).mean() > 0.9
 
 
 def test_noise_from_the_residuals_is_that_of_the_measurements():

@@ -34,6 +34,7 @@ from qcord.maps.t2_spectrum_errors import (
     angle_response,
     chances,
     efficiency_errors,
+    of_narrow_pools,
     penalty_response,
     spread_of_sum,
     unpenalised,
@@ -47,7 +48,7 @@ _NAMES = ("S0", "MWF", "T2ie", "Efficiency", "RefocusingAngle")
 _MOVED = {"MWF": 1 / np.sqrt(3), "T2ie": 1.0}
 """Part of what the penalty changed that is added to an error, in squares: the true MWF may as well lie anywhere between
 the two spectra; T2ie may lie beyond."""
-_OTHERS = ("bias Efficiency", "rmse", "criterion")
+_OTHERS = ("bias T2ie", "bias Efficiency", "rmse", "criterion")
 
 
 def myelin_water(
@@ -89,10 +90,12 @@ def myelin_water(
         MWF (amplitudes below 40 ms over all), T2ie (geometric mean from 40 to 200 ms) [s], S0, RefocusingAngle [deg]
         and Efficiency. Standard errors are those of small changes of the measurements, which angle and penalty
         follow; an amplitude counts by the chance that noise leaves it above zero. Where no myelin water is found its
-        error is that of a little of it, and the voxel is flagged. Efficiency alone has a bias map. The bias that
-        penalty and positivity leave in the others depends on the true spectrum, which is not known (from the spectrum
-        that was found even its sign comes out wrong); benchmarks/myelin.py shows it. What the penalty changed is
-        added to the errors of T2ie, in full, and MWF, over root 3 (any place between the two), in squares.
+        error is that of a little of it, and the voxel is flagged. Efficiency and T2ie have bias maps, that of T2ie half
+        of what the penalty would do to pools of a single T2 each, as the truth may be that or as broad as what was
+        found. The bias that penalty and positivity leave in the others depends on the true spectrum, which is not known
+        (from the spectrum that was found even its sign comes out wrong); benchmarks/myelin.py shows it. What the
+        penalty changed is added to the errors of T2ie, in full, and MWF, over root 3 (any place between the two), in
+        squares.
 
     Raises
     ------
@@ -182,7 +185,8 @@ def _block(
     for name in _NAMES:
         arrays[name] = np.where(good, values[name] * units.get(name, 1.0), np.nan)
         arrays["std " + name] = np.where(good, errors[name] * units.get(name, 1.0), np.nan)
-    arrays["bias Efficiency"] = np.where(good, bias, np.nan)
+    for name, one in bias.items():
+        arrays["bias " + name] = np.where(good, one * units.get(name, 1.0), np.nan)
     arrays["criterion"] = np.full(len(measured), np.nan)  # of a spectrum with a penalty none is defined
     arrays["rmse"] = np.where(good, np.sqrt((found.residual**2).mean(axis=1)) * scale, np.nan)
     return arrays
@@ -211,8 +215,8 @@ def _residual_noise(
 
 def _values(
     dictionary: Dictionary, found: Spectrum, noise: FloatArray
-) -> tuple[dict[str, FloatArray], dict[str, FloatArray], FloatArray]:
-    """Values, their standard errors, and the bias of the efficiency."""
+) -> tuple[dict[str, FloatArray], dict[str, FloatArray], dict[str, FloatArray]]:
+    """Values, their standard errors, and the biases that are known."""
     x, level, times = found.amplitudes, found.level, dictionary.times
     efficiency = dictionary.efficiency[level]
     with np.errstate(all="ignore"):
@@ -231,10 +235,27 @@ def _values(
         }
         for name, part in _MOVED.items():
             spread[name] = np.hypot(spread[name], part * np.nan_to_num(values[name] - without[name]))
-        error, bias = efficiency_errors(dictionary, free, free_share, noise)
+        bias = {"T2ie": _bias_of_mean(dictionary, found, values["T2ie"])}
+        spread["T2ie"] = np.hypot(spread["T2ie"], bias["T2ie"] / np.sqrt(3))
+        error, bias["Efficiency"] = efficiency_errors(dictionary, free, free_share, noise)
         spread |= {"Efficiency": error, "RefocusingAngle": _angle_error(efficiency, error)}
     values |= {"Efficiency": efficiency, "RefocusingAngle": dictionary.angles[level]}
     return values, spread, bias
+
+
+def _bias_of_mean(dictionary: Dictionary, found: Spectrum, value: FloatArray) -> FloatArray:
+    """Bias (v,) of T2ie [s]: half of what the penalty takes off if each pool has a single T2.
+
+    The penalty broadens narrow pools, and the first reaches over the cutoff; of pools as broad as those found it takes
+    off little. The truth may lie anywhere between, so that the error of this bias is its own size over root 3.
+    """
+    times = dictionary.times
+    short = times < CUTOFF  # short trains can't tell the slowest amplitudes from those of tissue
+    signal = found.amplitudes * short
+    first = (signal * np.log(times)).sum(axis=1) / signal.sum(axis=1)
+    again = of_narrow_pools(dictionary, found, (short, ~short), (first, np.log(value)))
+    change = _sums(again, times)[0]["T2ie"] - value
+    return np.asarray(np.where(np.isfinite(change), change, 0.0) / 2)
 
 
 def _angle_error(efficiency: FloatArray, std: FloatArray) -> FloatArray:

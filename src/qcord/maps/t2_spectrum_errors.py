@@ -8,7 +8,15 @@ from scipy import special
 from qcord.core.arrays import AnyArray, BoolArray, FloatArray
 from qcord.estimate.non_negative import active_gram
 from qcord.estimate.second_order import errors
-from qcord.maps.t2_spectrum import FREE_PENALTY, PENALTIES, Dictionary, Spectrum, angle_slope, angle_turn
+from qcord.maps.t2_spectrum import (
+    FREE_PENALTY,
+    PENALTIES,
+    Dictionary,
+    Spectrum,
+    angle_slope,
+    angle_turn,
+    solve_amplitudes,
+)
 
 _ROUNDS = 5
 """Rounds that make chances and errors of amplitudes agree, to a thirtieth."""
@@ -124,6 +132,36 @@ def spread_of_sum(
     through = direct - (direct * slope).sum(axis=1, keepdims=True) * turn
     through = through + (known * penalty[0]).sum(axis=1, keepdims=True) * penalty[1]
     return np.asarray(np.sqrt((through**2).sum(axis=1)))
+
+
+def of_narrow_pools(
+    dictionary: Dictionary, found: Spectrum, pools: tuple[BoolArray, BoolArray], means: tuple[FloatArray, FloatArray]
+) -> FloatArray:
+    """Amplitudes (v, j) that the same penalty makes of echoes without noise if pools were of a single T2 each.
+
+    Parameters
+    ----------
+    dictionary : Dictionary
+        Echo trains.
+    found : Spectrum
+        Spectra; what belongs to no pool stays as it is.
+    pools : two (j,) arrays of bool
+        T2 values of each pool.
+    means : two (v,) arrays
+        Logarithm of the T2 of each pool; finite where it has any amplitude.
+    """
+    logs = np.log(dictionary.times)
+    spectra = found.amplitudes * ~(pools[0] | pools[1])
+    row = np.arange(len(spectra))
+    for pool, mean in zip(pools, means, strict=True):
+        signal = (found.amplitudes * pool).sum(axis=1)
+        place = np.where(signal > 0, (mean - logs[0]) / (logs[1] - logs[0]), 0.0)
+        below = np.clip(place.astype(int), 0, len(logs) - 2)
+        part = place - below
+        spectra[row, below] += (1 - part) * signal
+        spectra[row, below + 1] += part * signal
+    echoes = _times(dictionary.trains[found.level], spectra)
+    return solve_amplitudes(dictionary, echoes, found.level, found.penalty, found.residual)[0]
 
 
 def efficiency_errors(
