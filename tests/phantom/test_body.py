@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from qcord.phantom.body import AP, AREA, CANAL_AREA, RL, make_body
+from qcord.normative.outlines import PARTS, RATIOS
+from qcord.phantom.body import AP, AREA, CANAL_AREA, HALF_LEVEL, RL, make_body
 from qcord.phantom.spec import Compression, PhantomSpec
 from qcord.template import tables
 
@@ -19,15 +20,38 @@ def _heights(level, n=200):
 
 @pytest.mark.parametrize("level", ["C1", "C2", "C3", "C4", "C5", "C6", "C7", "T1", "T3"])
 def test_sizes_are_those_of_healthy_adults(body, level):
+    """Brought to published outlines, as norms do, cords are those that were published; the sac is as published."""
     row = tables.LEVELS.index(level)
     section = body.shape.at(_heights(level))
-    assert section.area.mean() == pytest.approx(AREA[row], rel=0.01)
+    ratio, _ = RATIOS["T2w"]
+    assert section.area.mean() / np.exp(ratio) == pytest.approx(AREA[row], rel=0.01)
     if row < len(AP):
-        assert section.ap.mean() == pytest.approx(AP[row], rel=0.02)
-        assert section.rl.mean() == pytest.approx(RL[row], rel=0.02)
+        assert section.ap.mean() / np.exp(ratio * PARTS["diameter_AP"]) == pytest.approx(AP[row], rel=0.02)
+        assert section.rl.mean() / np.exp(ratio * PARTS["diameter_RL"]) == pytest.approx(RL[row], rel=0.02)
     if 1 <= row <= len(CANAL_AREA):
         canal = np.pi / 4 * section.canal_ap * section.canal_rl
         assert canal.mean() == pytest.approx(CANAL_AREA[row - 1], rel=0.02)
+
+
+def test_the_ratio_of_outlines_is_that_of_the_norms():
+    assert HALF_LEVEL == RATIOS["T2w"][0]
+
+
+def test_the_edge_lies_evenly_outside_published_outlines(monkeypatch):
+    """Depth and width grow by the same length, the shape of the outline stays, and so does the sac."""
+    outer = make_body(PhantomSpec()).shape
+    monkeypatch.setattr("qcord.phantom.body.HALF_LEVEL", 0.0)
+    inner = make_body(PhantomSpec()).shape
+    np.testing.assert_allclose(outer.area, inner.area * np.exp(HALF_LEVEL))
+    np.testing.assert_allclose(outer.ap - inner.ap, outer.rl - inner.rl, atol=1e-9)
+    cord = inner.area > 0
+    fill = [shape.area[cord] / (shape.ap * shape.rl)[cord] for shape in (outer, inner)]
+    np.testing.assert_allclose(*fill)
+    neck = (inner.heights > tables.level_edges()[8]) & (inner.heights < tables.level_edges()[0])
+    apart = ((outer.ap - inner.ap) / 2)[neck]
+    assert 0.1 < apart.min() < apart.max() < 0.2, "mm, as between masks of real scans"
+    np.testing.assert_array_equal(outer.canal_ap, inner.canal_ap)
+    np.testing.assert_array_equal(outer.canal_rl, inner.canal_rl)
 
 
 def test_project_and_place_are_inverse(body):

@@ -129,9 +129,12 @@ def test_maps_hold_the_assigned_values(healthy):
     assert truth.maps["T1"].data[pure] == pytest.approx(0.863, abs=0.003)
     assert truth.maps["MTsat"].data[pure] == pytest.approx(3.63, abs=0.02)
     np.testing.assert_allclose(truth.maps["R1"].data[pure] * truth.maps["T1"].data[pure], 1, rtol=1e-3)
-    images = truth.noise_free.data[pure]
+    # maps are means over the cord's part of a voxel, images are not: a voxel of 2 % fluid has .75 % less MTR
+    whole = pure & (truth.fluid.data == 0)
+    assert whole.sum() > 30
+    images = truth.noise_free.data[whole]
     ratio = 100 * (1 - images[:, 0] / images[:, 1])
-    np.testing.assert_allclose(ratio, truth.maps["MTR"].data[pure], atol=0.2)
+    np.testing.assert_allclose(ratio, truth.maps["MTR"].data[whole], atol=0.01)
     assert np.isnan(truth.maps["MTR"].data[truth.cord.data == 0]).all()
 
 

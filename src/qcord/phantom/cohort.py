@@ -18,7 +18,10 @@ neck length and curvature assumed."""
 LIMITS = {"area_factor": (0.75, 1.3), "length_factor": (0.85, 1.15), "curvature": (0.2, 1.6)}
 
 MEAN_AREA = 72.1
-"""Cross-section [mm2] at C2-C3 of the adults behind an area factor of 1 (spine-generic, n = 203)."""
+"""Cross-section [mm2] at C2-C3 of the adults behind an area factor of 1 (spine-generic, n = 203).
+
+This and the differences below are by published outlines; area factors are relative, so that the differences are as much
+larger in the phantom as its cord is (`qcord.phantom.body.HALF_LEVEL`)."""
 
 MEAN_AGE = 30.0
 """Their age [years]."""

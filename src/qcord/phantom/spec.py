@@ -36,7 +36,7 @@ class PhantomSpec:
     seed : int
         Seed of the noise, of the motion, of the fields and of the texture around the cord.
     area_factor : float
-        Cross-sections over those of healthy adults (spine-generic T2w, n = 203).
+        Cross-sections over the mean of healthy adults (`qcord.phantom.body.adult_shape`).
     length_factor : float
         Lengths of the levels over those of the template.
     curvature : float

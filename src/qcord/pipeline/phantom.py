@@ -16,6 +16,7 @@ from qcord.core.errors import ImplausibleValue
 from qcord.core.image import Image
 from qcord.core.labels import VERTEBRAE
 from qcord.core.series import Series
+from qcord.phantom.body import HALF_LEVEL
 from qcord.phantom.cohort import SITES, cohort, participants, person_truth
 from qcord.phantom.effects import usual_effects
 from qcord.phantom.files import split_series
@@ -129,7 +130,7 @@ def write_phantoms(specs: Sequence[PhantomSpec], out: Path, *, n_jobs: int = 1) 
     write_json(out / "dataset_description.json", _description("qcord phantom", "raw"))
     for folder, names in IGNORED.items():
         write_text(out / folder / ".bidsignore", "\n".join(names) + "\n")
-    write_text(out / "README.md", _README)
+    write_text(out / "README.md", _README.format(ratio=np.exp(HALF_LEVEL)))
     for name in ("truth", "landmarks"):
         write_json(out / "derivatives" / name / "dataset_description.json", _description(name, "derivative"))
     if n_jobs > 1 and len(specs) > 1:
@@ -159,6 +160,10 @@ _README = """# qcord phantom
 
 Scans of digital subjects: no person was examined. What is true of them lies in `derivatives/truth`, the discs that a
 person would mark in `derivatives/landmarks`.
+
+True sizes of the cord (`*_desc-sizes_truth.tsv`: `area` in mm2, `ap` and `rl` in mm, means over the level across the axis) are
+those of its edge, the half level to the fluid. Published outlines lie inside it: areas are the published ones of healthy
+adults times {ratio:.3f} and the `area_factor` of each person in `people.tsv`, less where the cord is compressed.
 """
 
 
