@@ -1,4 +1,4 @@
-"""Time and memory of a phantom subject, and its sizes beside those of healthy adults by published outlines, inside its edge."""
+"""Time and memory of a phantom subject, and its sizes beside published ones, whose outlines lie inside its edge."""
 
 import resource
 import time

@@ -37,7 +37,7 @@ def test_sizes_are_those_of_healthy_adults(body, level):
 
 
 def test_the_ratio_of_outlines_is_that_of_the_norms():
-    assert HALF_LEVEL == RATIOS["T2w"][0]
+    assert RATIOS["T2w"][0] == HALF_LEVEL
 
 
 @pytest.mark.parametrize("metric", ["area", "diameter_AP", "diameter_RL"])

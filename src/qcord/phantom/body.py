@@ -35,8 +35,8 @@ AREA = np.array(
         23.7,
     ]
 )
-"""Cross-section [mm2] of the cord, C1 to L1, inside the outlines of the software that measured them: spine-generic T2w of
-203 healthy adults to T1, 58 whole spines below."""
+"""Cross-section [mm2] of the cord, C1 to L1, inside the outlines of the software that measured them: spine-generic T2w
+of 203 healthy adults to T1, 58 whole spines below."""
 
 AP = np.array([8.27, 7.76, 7.59, 7.62, 7.47, 7.07, 6.56, 6.29])
 RL = np.array([11.35, 11.73, 12.14, 12.93, 13.03, 12.44, 10.94, 9.41])
@@ -46,9 +46,9 @@ HALF_LEVEL = 0.067
 """Logarithm of the area inside the half level between cord and fluid over that inside such outlines on T2w: mean of 4
 people, standard deviation between people .034 (computed, ``benchmarks/segmentation.py agreement``).
 
-The edge of the phantom is sharp, so that the half level of its scans is its edge. Drawn with the published sizes as they
-stand, its cord would measure as that of a person whose published outline were smaller still: healthy people would look
-thin beside norms of such outlines. `qcord.normative.outlines` divides by the same ratio."""
+The edge of the phantom is sharp, so that the half level of its scans is its edge. Drawn with the published sizes as
+they stand, its cord would measure as that of a person whose published outline were smaller still: healthy people would
+look thin beside norms of such outlines. `qcord.normative.outlines` divides by the same ratio."""
 
 CANAL_AP = np.array([14.5, 13.1, 12.8, 12.8, 12.6, 12.8])
 CANAL_RL = np.array([22.2, 20.8, 21.0, 21.2, 20.7, 19.7])

@@ -175,8 +175,8 @@ def region_table(facts: Facts) -> tuple[pd.DataFrame, pd.DataFrame]:
         ``region level metric value unit``: mean over the volume of the region in the level; tracts and combined
         regions.
     sizes : DataFrame
-        ``level area ap rl``: means over the level [mm2, mm], perpendicular to the axis, of the edge of the cord: the half
-        level to the fluid, outside of published outlines (`qcord.phantom.body.HALF_LEVEL`).
+        ``level area ap rl``: means over the level [mm2, mm], perpendicular to the axis, of the edge of the cord: the
+        half level to the fluid, outside of published outlines (`qcord.phantom.body.HALF_LEVEL`).
     """
     edges = tables.level_edges()
     rows, sizes = [], []

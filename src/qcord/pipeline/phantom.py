@@ -161,9 +161,10 @@ _README = """# qcord phantom
 Scans of digital subjects: no person was examined. What is true of them lies in `derivatives/truth`, the discs that a
 person would mark in `derivatives/landmarks`.
 
-True sizes of the cord (`*_desc-sizes_truth.tsv`: `area` in mm2, `ap` and `rl` in mm, means over the level across the axis) are
-those of its edge, the half level to the fluid. Published outlines lie inside it: areas are the published ones of healthy
-adults times {ratio:.3f} and the `area_factor` of each person in `people.tsv`, less where the cord is compressed.
+True sizes of the cord (`*_desc-sizes_truth.tsv`: `area` in mm2, `ap` and `rl` in mm, means over the level across the
+axis) are those of its edge, the half level to the fluid. Published outlines lie inside it: areas are the published ones
+of healthy adults times {ratio:.3f} and the `area_factor` of each person in `people.tsv`, less where the cord is
+compressed.
 """
 
 
