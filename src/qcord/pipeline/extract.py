@@ -20,7 +20,8 @@ from qcord.core.units import require_plausible
 from qcord.ingest.nifti import read_image, read_map, read_sidecar
 from qcord.ingest.pam50 import read_warped_atlas
 from qcord.pipeline.outputs import describe_columns
-from qcord.pipeline.store import write_bytes, write_json, write_table
+from qcord.pipeline.store import made_by_qcord, write_bytes, write_json, write_table
+from qcord.pipeline.zeros import without_false_zeros
 
 
 def extract(
@@ -41,7 +42,8 @@ def extract(
     Parameters
     ----------
     image : path
-        Map.
+        Map, NaN where it has no value. In maps of other software 0 is no value either, where the metric cannot be 0 in
+        tissue (`qcord.pipeline.zeros`).
     atlas : path
         Folder with ``atlas/info_label.txt`` and its fields on the grid of the map, or the atlas file that
         `register` wrote.
@@ -73,6 +75,12 @@ def extract(
     ImplausibleValue
         If the median of the map in the cord is impossible in its unit, such as a T1 of 900 s, a standard error is
         negative, or the ratio is not positive.
+
+    Warns
+    -----
+    SetApartWarning, ApproximationWarning
+        If a map of other software is 0 where the atlas lies; the sentence, which the file beside the table has too,
+        says whether those voxels count.
     """
     if not 0 < map_ratio < np.inf:
         raise ImplausibleValue(f"The map ratio is {map_ratio:g}, expected a number above 0; correct it.")
@@ -81,6 +89,10 @@ def extract(
     shifts = [read_map(s) for s in (_shifts_beside(std) if shift is None else shift)]
     errors = _without(_read_std(Path(std)), shifts) if std is not None else None
     name = metric or metric_of(value)
+    require_same_grid(value.grid, fields.grid, value.label, "the atlas")
+    note = ""
+    if not made_by_qcord(Path(image)):
+        value, note = without_false_zeros(value, name, fields)
     inside = np.asarray(value.data, dtype=float)[tuple(fields.index.T)]
     if np.isfinite(inside).any():
         require_plausible(name, [float(np.nanmedian(inside))], value.label)
@@ -100,7 +112,7 @@ def extract(
             write_bytes(path, table.to_csv(index=False).encode())
         else:
             write_table(path, table)
-        write_json(path.with_suffix(".json"), describe_columns(table))
+        write_json(path.with_suffix(".json"), describe_columns(table, {"Notes": [note]} if note else None))
     return table
 
 

@@ -8,8 +8,8 @@ import numpy as np
 from qcord.core.errors import ImplausibleValue
 from qcord.core.image import Image
 from qcord.core.units import require_plausible
-from qcord.ingest.nifti import read_image, read_map, read_sidecar
-from qcord.pipeline.store import sidecar_of
+from qcord.ingest.nifti import read_image, read_map
+from qcord.pipeline.store import made_by_qcord
 from qcord.preprocess.resample import resample
 from qcord.preprocess.smoothing import smooth
 
@@ -99,11 +99,7 @@ def find_std(value: Value) -> Path | None:
         return None
     path = Path(str(value))
     beside = path.with_name(read_image(path).entities.replace(desc="se").name)
-    if beside == path or not (beside.is_file() and sidecar_of(beside).is_file()):
-        return None
-    makers = read_sidecar(sidecar_of(beside)).get("GeneratedBy")
-    ours = isinstance(makers, list) and any(isinstance(m, dict) and m.get("Name") == "qcord" for m in makers)
-    return beside if ours else None
+    return beside if beside != path and beside.is_file() and made_by_qcord(beside) else None
 
 
 def number(value: Value) -> float | None:

@@ -20,6 +20,7 @@ from qcord.core.errors import NotWritable
 from qcord.core.grid import Grid, reorient
 from qcord.core.image import Image, Step
 from qcord.core.units import bids_unit
+from qcord.ingest.nifti import read_sidecar
 
 COMPRESSION = 4
 """gzip level: nearly the size of the default at half its time."""
@@ -123,6 +124,13 @@ def write_image(path: Path, image: Image, sidecar: Mapping[str, Any] | None = No
 def sidecar_of(path: Path) -> Path:
     """Path of the JSON file beside an image."""
     return path.with_name(path.name.removesuffix(".gz").removesuffix(".nii") + ".json")
+
+
+def made_by_qcord(path: Path) -> bool:
+    """Whether the sidecar beside an image says that qcord wrote it."""
+    sidecar = sidecar_of(path)
+    makers = read_sidecar(sidecar).get("GeneratedBy") if sidecar.is_file() else None
+    return isinstance(makers, list) and any(isinstance(m, dict) and m.get("Name") == "qcord" for m in makers)
 
 
 def history_of(image: Image) -> dict[str, Any]:
