@@ -36,6 +36,7 @@ def simulated():
         "zero-filled, .5 x .5": {"acquired": (0.5, 0.5)},
         "smoothed, .6 voxels": {},
         "noisier in the middle": {"coil": coil},
+        "10 % of voxels missing": {},
     }
     print("simulated neck; estimate in the middle over its truth, and variance of means over that of white noise")
     print(f"{'SNR':>4s} {'':24s} {'one image':>16s} {'pair':>16s} {'triplet':>16s} {'true factor':>12s}")
@@ -49,6 +50,8 @@ def simulated():
                 noisy = ndimage.gaussian_filter(noisy, (0.6, 0.6, 0, 0))
                 kernel = ndimage.gaussian_filter(np.eye(1, 31, 15).T @ np.eye(1, 31, 15), 0.6)
                 truth, factor = truth * np.sqrt((kernel**2).sum()), 1 / (kernel**2).sum()
+            if "missing" in name:
+                noisy[np.random.default_rng(1).random(noisy.shape[:3]) < 0.1] = np.nan
             columns = []
             for n in (1, 2, 3):
                 found = estimate_noise(image_of(noisy[..., 0] if n == 1 else noisy[..., :n]))

@@ -14,9 +14,13 @@ from qcord.core.series import Series
 from qcord.ingest.collection import Collection, load_collection
 from qcord.ingest.series import Group, load_transfer
 from qcord.maps.mp2rage import with_polarity
+from qcord.preprocess.missing import without_holes
 from qcord.preprocess.noise import estimate_noise
 from qcord.preprocess.noise_correlation import NoiseCorrelation
 from qcord.preprocess.resample import resample
+
+WORTH_A_NOTE = 0.001
+"""Share of missing voxels from which on a note tells of them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,12 +80,13 @@ def collect(group: Group, needs: Sequence[str] = (), *, noise: bool = True, sign
     EmptyRegion
         If no tile of the images lies in tissue, so that the noise cannot be estimated.
     """
-    loaded = Collection(*load_transfer(group)) if group.kind == "mt" else load_collection(group, needs)
+    loaded = _transfer(group) if group.kind == "mt" else load_collection(group, needs)
     reference = reference_row(loaded.protocol)
     sigma, correlation = transfer_noise(loaded.images) if noise else (None, None)
     series = join_volumes(loaded.images, loaded.protocol, group.entities)
     grid = series.image.grid
-    moved = [i.label for i in loaded.images if not i.grid.matches(grid)]
+    notes = [f"{i.label} lay on another grid and was resampled." for i in loaded.images if not i.grid.matches(grid)]
+    notes += [n for i in loaded.images if (n := _missing_note(i))]
     ratio = None if loaded.unified is None else resample(loaded.unified, grid)
     if signs and {"InversionTime", "NumberShots"} <= set(loaded.protocol.columns):
         series = with_polarity(series, phases=loaded.phases, ratio=ratio)
@@ -91,9 +96,20 @@ def collect(group: Group, needs: Sequence[str] = (), *, noise: bool = True, sign
         correlation,
         loaded.images,
         reference,
-        tuple(f"{name} lay on another grid and was resampled." for name in moved),
+        tuple(notes),
         ratio,
     )
+
+
+def _transfer(group: Group) -> Collection:
+    """Images of a transfer series, NaN where one is 0 amidst tissue: interpolation would carry that on as a value."""
+    images, protocol = load_transfer(group)
+    return Collection(tuple(without_holes(i) for i in images), protocol)
+
+
+def _missing_note(image: Image) -> str:
+    share = 1 - float(np.isfinite(image.data).mean())
+    return f"{image.label} has no value in {100 * share:.1f} % of its voxels." if share >= WORTH_A_NOTE else ""
 
 
 def join_volumes(images: Sequence[Image], protocol: Protocol, entities: Entities) -> Series:

@@ -8,7 +8,7 @@ from scipy import ndimage
 from qcord.core.arrays import AnyArray, BoolArray, FloatArray
 from qcord.core.errors import EmptyRegion
 from qcord.core.image import Image, Step, mask_of
-from qcord.preprocess import noise_floor, noise_spectrum
+from qcord.preprocess import missing, noise_floor, noise_spectrum
 from qcord.preprocess.noise_correlation import NoiseCorrelation, correlation_of_spectrum
 from qcord.preprocess.noise_spectrum import Tiles
 from qcord.preprocess.threads import one_blas_thread
@@ -57,6 +57,7 @@ def estimate_noise(image: Image, mask: Image | None = None) -> NoiseEstimate:
     ----------
     image : Image
         Magnitudes, (x, y, z) or (x, y, z, n), before any resampling; the n volumes have the same scaling and coil.
+        Voxels that are not finite in a volume, or 0 amidst tissue, are missing.
     mask : Image, optional
         Where to read the noise; by default in tissue.
 
@@ -81,9 +82,13 @@ def estimate_noise(image: Image, mask: Image | None = None) -> NoiseEstimate:
     data = image.data if image.data.ndim == 4 else image.data[..., None]
     finite = np.asarray(np.isfinite(data).all(axis=-1))
     volumes = np.where(finite[..., None], data, 0).astype(np.float32)
-    inside = _tissue(volumes, finite) if mask is None else mask_of(mask, image.grid) & finite
+    chosen = None if mask is None else mask_of(mask, image.grid)
+    known = finite & ~missing.holes(volumes, finite)
+    if not known.all():
+        volumes = missing.filled(volumes, known)
+    inside = _tissue(np.nan_to_num(volumes), known) if chosen is None else chosen & known
     with one_blas_thread():
-        tiles = noise_spectrum.tiles_of(volumes, inside)
+        tiles = noise_spectrum.tiles_of(volumes, inside, None if known.all() else known)
     if len(tiles.mean) < 1 or not (tiles.power > 0).any():
         raise EmptyRegion(
             f"{image.label} has no patch of {noise_spectrum.TILE} voxels of tissue to read the noise from; "

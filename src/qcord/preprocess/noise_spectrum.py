@@ -48,15 +48,18 @@ class Tiles:
         of the signal squared, such that white noise has its variance at each frequency.
     structure : (n,) array
         Power in the `MIDDLE` band.
+    missing : (n,) array
+        Weighted share of voxels that were not measured.
     """
 
     place: IntArray
     mean: FloatArray
     power: FloatArray
     structure: FloatArray
+    missing: FloatArray
 
 
-def tiles_of(volumes: AnyArray, inside: BoolArray) -> Tiles:
+def tiles_of(volumes: AnyArray, inside: BoolArray, known: BoolArray | None = None) -> Tiles:
     """Cut volumes into tapered tiles, half overlapping, and take their spectra.
 
     Parameters
@@ -66,6 +69,9 @@ def tiles_of(volumes: AnyArray, inside: BoolArray) -> Tiles:
     inside : (x, y, z) array
         Voxels that count; a tile is kept where their weighted share exceeds one half (of the largest share, for a mask
         narrower than a tile).
+    known : (x, y, z) array, optional
+        Voxels that were measured, all by default; what fills the others is smooth, or NaN where nothing is near. The
+        power is that of noise which is as strong in them as in the measured ones.
 
     Returns
     -------
@@ -76,7 +82,7 @@ def tiles_of(volumes: AnyArray, inside: BoolArray) -> Tiles:
     side -= side % 2
     if side < LEAST_TILE:
         none = np.zeros(0)
-        return Tiles(np.zeros((0, 3), dtype=int), none, np.zeros((0, TILE, TILE)), none)
+        return Tiles(np.zeros((0, 3), dtype=int), none, np.zeros((0, TILE, TILE)), none, none)
     taper = np.hanning(side + 2)[1:-1]
     window = np.outer(taper, taper)
     window /= np.sqrt((window**2).sum())
@@ -85,16 +91,21 @@ def tiles_of(volumes: AnyArray, inside: BoolArray) -> Tiles:
     spectra, means = [], []
     for v in range(volumes.shape[-1]):
         cut = _cut(volumes[..., v], side)[tuple(chosen.T)].astype(float)
-        mean = (cut * window).sum(axis=(-1, -2)) / window.sum()
+        mean = _weighted_mean(cut, window) if known is not None else (cut * window).sum(axis=(-1, -2)) / window.sum()
         means.append(mean)
-        spectra.append(np.fft.fft2((cut - mean[:, None, None]) * window))
+        rest = cut - mean[:, None, None]
+        spectra.append(np.fft.fft2((rest if known is None else np.nan_to_num(rest)) * window))
     if len(spectra) == 1 or not len(chosen):
         power = np.abs(spectra[0]) ** 2
     else:
         power = np.mean([_unshared(a, b) for a, b in pairwise(spectra)], axis=0)
+    missing = np.zeros(len(chosen))
+    if known is not None and len(chosen):
+        missing = (_cut(~known, side)[tuple(chosen.T)] * window**2).sum(axis=(-1, -2))
+        power = power / (1 - missing)[:, None, None]
     place = chosen * [side // 2, side // 2, 1]
     band = _band(radius(side), MIDDLE[0], MIDDLE[1])
-    return Tiles(place, means[0], power, np.asarray(power[:, band].mean(axis=1)))
+    return Tiles(place, means[0], power, np.asarray(power[:, band].mean(axis=1)), missing)
 
 
 def radius(side: int) -> FloatArray:
@@ -104,11 +115,24 @@ def radius(side: int) -> FloatArray:
 
 
 def quiet_spectrum(tiles: Tiles) -> FloatArray:
-    """Mean power (t, t) over the tiles with the least structure."""
+    """Mean power (t, t) over the tiles with the least structure, without what missing voxels scatter."""
     quiet = tiles.structure <= np.quantile(tiles.structure, QUIET)
     power = np.asarray(tiles.power[quiet].mean(axis=0))
     power = (power + np.roll(power[::-1], 1, axis=0)) / 2
-    return np.asarray((power + np.roll(power[:, ::-1], 1, axis=1)) / 2)
+    power = np.asarray((power + np.roll(power[:, ::-1], 1, axis=1)) / 2)
+    return _without_scatter(power, float(tiles.missing[quiet].mean()))
+
+
+def _without_scatter(power: FloatArray, missing: float) -> FloatArray:
+    """Spectrum of an image of which a share of voxels is missing, as if all were there.
+
+    Voxels that are missing at random scatter their share of the variance of the noise evenly over all frequencies, also
+    over those beyond the acquired k-space.
+    """
+    if missing == 0:
+        return power
+    noise, _ = noise_part(power)
+    return np.asarray(np.maximum((power - missing * noise.mean()) / (1 - missing), 0.01 * power))
 
 
 def noise_part(power: FloatArray) -> tuple[FloatArray, float]:
@@ -185,6 +209,12 @@ def _band(distance: FloatArray, low: float, high: float) -> BoolArray:
 def _cut(volume: AnyArray, side: int) -> AnyArray:
     """All tiles of each slice, half overlapping: (i, j, z, t, t)."""
     return np.asarray(sliding_window_view(volume, (side, side), axis=(0, 1))[:: side // 2, :: side // 2])
+
+
+def _weighted_mean(cut: FloatArray, window: FloatArray) -> FloatArray:
+    """Mean (n,) of tiles (n, t, t) over their finite voxels, of which each has some."""
+    finite = np.isfinite(cut)
+    return np.asarray((np.where(finite, cut, 0) * window).sum(axis=(-1, -2)) / (finite * window).sum(axis=(-1, -2)))
 
 
 def _unshared(first: AnyArray, second: AnyArray) -> FloatArray:
