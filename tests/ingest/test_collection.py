@@ -1,15 +1,20 @@
 """Quantitative collections: joined files, columns from sidecars in all spellings, errors of one sentence."""
 
 import json
+import tarfile
 
 import nibabel as nib
 import numpy as np
 import pytest
 
+from qcord.core.entities import Entities
 from qcord.core.errors import ImplausibleValue, MissingMetadata
-from qcord.ingest.bids import find_scans, find_visits
+from qcord.core.grid import Grid
+from qcord.core.image import Image
+from qcord.ingest import collection
+from qcord.ingest.bids import Scan, find_scans, find_visits
 from qcord.ingest.collection import load_collection
-from qcord.ingest.series import group_scans, load_image
+from qcord.ingest.series import Group, group_scans, load_image
 
 
 def save(path, shape=(7, 8, 9), value=None, **sidecar):
@@ -202,3 +207,72 @@ def test_an_empty_volume_is_named(anat, tmp_path):
     save(anat / "sub-01_flip-1_VFA.nii.gz", value=np.full((7, 8, 9), np.nan, np.float32), FlipAngle=5)
     with pytest.raises(ImplausibleValue, match="holds no finite number"):
         load_collection(groups_of(tmp_path)[0]["VFA"])
+
+
+@pytest.mark.parametrize(
+    ("suffix", "sidecar", "words"),
+    [
+        ("MESE", {"EchoTime": 0.9}, r"EchoTime in .*MESE.nii.gz is 0.9, expected 1e-05 to 0.5 s \(often milliseconds"),
+        ("MESE", {"EchoTime": [0.1, 0.9], "n": 2}, "EchoTime in .* is 0.9, expected 1e-05 to 0.5 s"),
+        ("MESE", {"EchoTime": 12}, "EchoTime in .* is 12, expected 1e-05 to 0.5 s"),
+        ("MEGRE", {"EchoTime": 0.4}, "is 0.4 s, expected less than 0.2 s, when gradient echoes of the cord are gone"),
+        ("MEGRE", {"EchoTime": [0.07, 0.15, 0.45], "n": 3}, "is 0.45 s, expected less than 0.2 s"),
+        (
+            "VFA",
+            {"EchoTime": 0.15, "RepetitionTime": 0.02},
+            "is 0.15 s, expected less than 0.02 s, its repetition time",
+        ),
+        ("MESE", {"EchoTime": [0.1, 0.4], "RepetitionTime": 0.3, "n": 2}, "is 0.4 s, expected less than 0.3 s"),
+    ],
+)
+def test_echo_times_in_milliseconds_below_one(anat, tmp_path, suffix, sidecar, words):
+    volumes = sidecar.pop("n", 1)
+    save(anat / f"sub-01_{suffix}.nii.gz", shape=(7, 8, 9, volumes)[: 3 + (volumes > 1)], FlipAngle=9, **sidecar)
+    save(anat / f"sub-01_run-2_{suffix}.nii.gz", FlipAngle=20, EchoTime=0.01)
+    scan = next(s for s in find_scans(tmp_path, find_visits(tmp_path)[0]) if "run-2" not in s.path.name)
+    with pytest.raises(ImplausibleValue, match=words) as caught:
+        load_collection(Group("qmri", suffix, (scan,)))
+    assert "\n" not in str(caught.value)
+    assert "milliseconds" in str(caught.value)
+
+
+def test_late_echoes_that_are_possible(anat, tmp_path):
+    late = {"MESE": {"EchoTime": 0.48, "RepetitionTime": 3.0}, "MEGRE": {"EchoTime": 0.06}}
+    late["MP2RAGE"] = {"EchoTime": 0.003, "InversionTime": 0.7, "RepetitionTime": 5.0}
+    for suffix, sidecar in late.items():
+        save(anat / f"sub-01_{suffix}.nii.gz", **sidecar)
+    for scan in find_scans(tmp_path, find_visits(tmp_path)[0]):
+        suffix = scan.entities.suffix
+        found = load_collection(Group("qmri", suffix, (scan,))).protocol
+        assert found["EchoTime"].tolist() == [late[suffix]["EchoTime"]]
+
+
+def test_a_repetition_time_below_the_inversion_time_is_that_of_the_excitations(anat, tmp_path):
+    """As two manufacturers write it: the time between the echoes of the train that follows an inversion."""
+    for k, repetition in enumerate((0.0068, 0.8, 3.5)):
+        save(anat / f"sub-01_run-{k}_inv-1_MP2RAGE.nii.gz", InversionTime=0.9, RepetitionTime=repetition)
+    groups, _ = groups_of(tmp_path)
+    found = [load_collection(groups[f"MP2RAGERun{k}"]).protocol for k in range(3)]
+    for protocol, repetition in zip(found, (0.0068, 0.8), strict=False):
+        assert protocol["RepetitionTimeExcitation"].tolist() == [repetition]
+        assert "RepetitionTimePreparation" not in protocol
+    assert found[2]["RepetitionTimePreparation"].tolist() == [3.5]
+    assert "RepetitionTimeExcitation" not in found[2]
+
+
+@pytest.mark.real
+def test_no_sidecar_of_real_scans_is_refused(data_dir, tmp_path):
+    """Settings of some 1600 scans, taken for those of collections of all kinds."""
+    sidecars = [json.loads(p.read_text()) for p in (data_dir / "bids-cord").rglob("*.json")]
+    for archive in sorted(data_dir.glob("sidecars_*.tar.gz")):
+        with tarfile.open(archive) as opened:
+            members = [m for m in opened.getmembers() if m.name.endswith(".json")]
+            sidecars += [json.loads(opened.extractfile(m).read().decode("utf-8-sig")) for m in members]
+    kinds = {k: s for k, s in ((str(sorted(s.items())), s) for s in sidecars if isinstance(s, dict)) if "EchoTime" in s}
+    assert len(kinds) > 500
+    image = Image(np.ones((2, 3, 4), np.float32), Grid((2, 3, 4), np.eye(4)))
+    for sidecar in kinds.values():
+        spin = sidecar["EchoTime"] > 0.03
+        path = tmp_path / f"sub-01_{'MESE' if spin else 'MEGRE'}.nii.gz"
+        scan = Scan(path, tmp_path, Entities.parse(path.name), sidecar)
+        assert collection._columns(scan, image, ())["EchoTime"].tolist() == [sidecar["EchoTime"]]

@@ -58,10 +58,10 @@ QUANTITIES = MappingProxyType(
         q.name: q
         for q in (
             Quantity("FlipAngle", "deg", 0.01, 360.0),
-            Quantity("RepetitionTimeExcitation", "s", 5e-4, 5.0, "milliseconds given instead of seconds"),
+            Quantity("RepetitionTimeExcitation", "s", 5e-4, 12.0, "milliseconds given instead of seconds"),
             Quantity("RepetitionTimePreparation", "s", 5e-3, 60.0, "milliseconds given instead of seconds"),
             Quantity("RepetitionTime", "s", 5e-4, 60.0, "milliseconds given instead of seconds"),
-            Quantity("EchoTime", "s", 1e-5, 1.0, "milliseconds given instead of seconds"),
+            Quantity("EchoTime", "s", 1e-5, 0.5, "milliseconds given instead of seconds"),
             Quantity("InversionTime", "s", 1e-4, 20.0, "milliseconds given instead of seconds"),
             Quantity("RefocusingFlipAngle", "deg", 0.01, 360.0),
             Quantity("MTFrequencies", "1", 0.0, 2.0, "a frequency in hertz given instead of their number"),

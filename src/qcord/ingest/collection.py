@@ -29,7 +29,14 @@ FIELDS = MappingProxyType(
     }
 )
 """Protocol column to the sidecar fields that may hold it; capitals, blanks and underscores do not matter.
-``RepetitionTime`` is the time between inversions where there is an InversionTime, else that between excitations."""
+``RepetitionTime`` is the time between inversions where there is an InversionTime and it is no shorter than that, else
+the time between excitations."""
+
+GRADIENT_ECHOES = ("VFA", "MEGRE", "MPM", "MP2RAGE")
+"""Suffixes of spoiled gradient echoes."""
+
+LATEST_GRADIENT_ECHO = 0.2
+"""Echo time [s] by which gradient echoes of the cord are gone: three times the longest T2* of its tissue and more."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,8 +127,7 @@ def _columns(scan: Scan, image: Image, needs: Sequence[str]) -> dict[str, AnyArr
     fields = {_plain(key): value for key, value in scan.metadata.items()}
     if fields.get("inversiontime") == 0:  # how some converters say that there is no inversion
         del fields["inversiontime"]
-    inverted = "inversiontime" in fields
-    repetition = "RepetitionTimePreparation" if inverted else "RepetitionTimeExcitation"
+    repetition = "RepetitionTimePreparation" if _between_inversions(fields, scan) else "RepetitionTimeExcitation"
     columns: dict[str, AnyArray] = {}
     further = {name: (name,) for name in needs if name not in FIELDS and name != "MTState"}
     for name, spellings in {**FIELDS, **further}.items():
@@ -130,7 +136,30 @@ def _columns(scan: Scan, image: Image, needs: Sequence[str]) -> dict[str, AnyArr
         if value is None and name in needs:
             raise MissingMetadata(f"{name} is absent from the sidecar of {scan.name}; add it there [{_unit(name)}].")
         columns[name] = _shots(value, scan, image) if name == "NumberShots" else _values(name, value, scan, image)
+    _require_possible_echoes(columns["EchoTime"], columns["RepetitionTimeExcitation"], scan)
     return columns
+
+
+def _between_inversions(fields: Mapping[str, Any], scan: Scan) -> bool:
+    """Whether RepetitionTime is the time between inversions; some scanners give that between the echoes of a train."""
+    inversion, repetition = fields.get("inversiontime"), fields.get("repetitiontime")
+    if inversion is None or repetition is None:
+        return inversion is not None
+    longest = _numbers("InversionTime", inversion, scan).max()
+    return bool(_numbers("RepetitionTime", repetition, scan).max() >= longest)
+
+
+def _require_possible_echoes(echo: AnyArray, repetition: AnyArray, scan: Scan) -> None:
+    """Raise `ImplausibleValue` if an echo comes later than it can: where milliseconds below 1 pass for seconds."""
+    limit = np.fmin(repetition, LATEST_GRADIENT_ECHO if scan.entities.suffix in GRADIENT_ECHOES else np.inf)
+    late = np.flatnonzero(echo >= limit)  # unknown ones are not
+    if late.size:
+        k = late[0]
+        what = "its repetition time" if limit[k] == repetition[k] else "when gradient echoes of the cord are gone"
+        raise ImplausibleValue(
+            f"EchoTime of {scan.name} is {echo[k]:g} s, expected less than {limit[k]:g} s, {what} (often milliseconds "
+            "given instead of seconds); correct the sidecar."
+        )
 
 
 def _plain(key: str) -> str:
