@@ -151,3 +151,60 @@ def test_folders_and_maps_of_several_volumes(tmp_path):
         read_image(tmp_path)
     with pytest.raises(ImplausibleValue, match="holds 2 volumes, expected a map of one"):
         read_map(write(tmp_path / "sub-01_T1map.nii.gz", values((7, 8, 9, 2))))
+
+
+def with_sizes(path, sizes, codes, kind=nib.Nifti1Image):
+    """A file whose header holds these voxel sizes, which no library writes but scanners' exports do."""
+    affine = np.diag([0.9, 1.1, 5.0, 1])
+    nifti = kind(values(), affine)
+    nifti.set_qform(affine, codes[0])
+    nifti.set_sform(affine, codes[1])
+    raw = bytearray(nifti.to_bytes())
+    for axis, size in sizes.items():
+        start, real = (76 + 4 * axis, np.float32) if kind is nib.Nifti1Image else (104 + 8 * axis, np.float64)
+        raw[start : start + real().nbytes] = real(size).tobytes()
+    path.write_bytes(gzip.compress(bytes(raw)) if path.suffix == ".gz" else bytes(raw))
+    return path
+
+
+@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
+@pytest.mark.parametrize("name", ["sub-01_T2w.nii", "sub-01_T2w.nii.gz"])
+@pytest.mark.parametrize(
+    ("sizes", "words"),
+    [
+        ({1: 0}, "0 x 1.1 x 5 mm"),
+        ({3: 0}, "0.9 x 1.1 x 0 mm"),
+        ({1: 0, 2: 0, 3: 0}, "0 x 0 x 0 mm"),
+        ({2: np.nan}, "0.9 x nan x 5 mm"),
+        ({3: np.inf}, "0.9 x 1.1 x inf mm"),
+    ],
+)
+def test_a_qform_without_voxel_sizes_is_refused(tmp_path, kind, name, sizes, words):
+    with pytest.raises(ImplausibleValue, match=rf"{name} has voxel sizes \(pixdim\) of {words} and no sform") as caught:
+        read_image(with_sizes(tmp_path / name, sizes, (1, 0), kind))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_pair_of_files_without_voxel_sizes_is_refused(tmp_path):
+    pair = nib.Nifti1Pair(values(), np.diag([0.9, 1.1, 5.0, 1]))
+    pair.set_sform(None, 0)
+    pair.set_qform(pair.affine, 1)
+    nib.save(pair, tmp_path / "a.img")
+    np.testing.assert_allclose(read_image(tmp_path / "a.img").grid.spacing, [0.9, 1.1, 5.0], rtol=1e-5)
+    header = bytearray((tmp_path / "a.hdr").read_bytes())
+    header[80:84] = np.float32(0).tobytes()
+    (tmp_path / "a.hdr").write_bytes(bytes(header))
+    with pytest.raises(ImplausibleValue, match="a.img has voxel sizes"):
+        read_image(tmp_path / "a.img")
+
+
+@pytest.mark.parametrize("sizes", [{1: 0}, {2: np.nan}, {}])
+@pytest.mark.parametrize("codes", [(0, 1), (1, 1), (1, 2)])
+def test_an_sform_says_the_voxel_sizes_itself(tmp_path, sizes, codes):
+    image = read_image(with_sizes(tmp_path / "sub-01_T2w.nii.gz", sizes, codes))
+    np.testing.assert_allclose(image.grid.spacing, [0.9, 1.1, 5.0], rtol=1e-5)
+
+
+def test_negative_voxel_sizes_are_sizes(tmp_path):
+    image = read_image(with_sizes(tmp_path / "sub-01_T2w.nii.gz", {1: -0.9}, (1, 0)))
+    np.testing.assert_allclose(image.grid.spacing, [0.9, 1.1, 5.0], rtol=1e-5)

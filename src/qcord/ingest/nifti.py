@@ -48,7 +48,8 @@ def read_image(
     UnreadableFile
         If the file is absent, truncated, not NIfTI, complex or RGB.
     ImplausibleValue
-        If it has more than four dimensions, fewer than three, no orientation, or two that contradict each other.
+        If it has more than four dimensions, fewer than three, no orientation, two that contradict each other, or one
+        without voxel sizes.
     """
     path = Path(path)
     name = source or path.name
@@ -105,7 +106,8 @@ def require_file(path: Path, name: str) -> None:
 def _open(path: Path, name: str) -> Any:
     require_file(path, name)
     try:
-        nifti = nib.load(path)
+        with np.errstate(invalid="ignore"):  # voxel sizes that are no numbers, of which `_affine` tells
+            nifti = nib.load(path)
     except (nib.filebasedimages.ImageFileError, nib.spatialimages.HeaderDataError, OSError, EOFError) as error:
         reason = str(error).split("\n")[0]
         raise UnreadableFile(f"{name} is not a readable NIfTI file ({reason}); convert or copy it again.") from error
@@ -164,9 +166,25 @@ def _affine(nifti: Any, name: str) -> AnyArray:
             f"{name} has neither a qform nor an sform, so left and right are unknown; expected one of them; "
             "convert it from DICOM again or set the orientation."
         )
+    if codes[1] <= 0:
+        _require_voxel_sizes(nifti, name)
     if codes[0] == codes[1]:  # of one and the same space; an sform of another space may be turned against the qform
-        _require_agreement(header.get_qform(), header.get_sform(), name)
+        with np.errstate(invalid="ignore"):
+            qform = header.get_qform()
+        _require_agreement(qform, header.get_sform(), name)
     return np.asarray(nifti.affine, dtype=float)
+
+
+def _require_voxel_sizes(nifti: Any, name: str) -> None:
+    """Raise `ImplausibleValue` if a voxel size of the file itself is 0 or no number; on loading 0 becomes 1 mm."""
+    files = nifti.file_map
+    with files.get("header", files["image"]).get_prepare_fileobj("rb") as opened:
+        sizes = type(nifti.header).from_fileobj(opened, check=False)["pixdim"][1:4]
+    if not (np.isfinite(sizes).all() and sizes.all()):
+        raise ImplausibleValue(
+            f"{name} has voxel sizes (pixdim) of {' x '.join(f'{v:g}' for v in sizes)} mm and no sform, expected three "
+            "sizes that are not 0; set them in the header or convert it from DICOM again."
+        )
 
 
 def _require_agreement(qform: AnyArray, sform: AnyArray, name: str) -> None:
