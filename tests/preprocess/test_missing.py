@@ -91,6 +91,18 @@ def test_zeros_of_air_in_whole_numbers_are_no_holes(painted):
     assert (holes(coarse[..., None], np.ones(coarse.shape, bool)) & air).sum() == 0
 
 
+def test_zeros_of_late_echoes_in_few_whole_numbers_are_values():
+    generator = np.random.default_rng(2)
+    echoes = np.hypot(5 + generator.normal(0, 2, (60, 61, 3)), generator.normal(0, 2, (60, 61, 3)))
+    coarse = np.rint(echoes)[..., None]
+    coarse[generator.random(echoes.shape) < 0.05] = 0
+    assert holes(coarse, np.ones(echoes.shape, bool)).sum() == 0
+    fine = echoes[..., None].copy()
+    fine[30, 31, 1] = 0
+    fine[5, 6, 0] = 1e-3  # a value, however small
+    assert [tuple(i) for i in np.argwhere(holes(fine, np.ones(echoes.shape, bool)))] == [(30, 31, 1)]
+
+
 def test_what_fills_a_voxel_lies_within_its_neighbours_and_nothing_is_made_up_far_away():
     generator = np.random.default_rng(0)
     volumes = generator.uniform(2, 3, (20, 21, 4, 2)).astype(np.float32)

@@ -21,6 +21,10 @@ AIR = 0.1
 """Share of the brightest tenth of an image that its air stays below, at a signal-to-noise ratio of 12 and more: what is
 brighter is signal, even if that of dark tissue."""
 
+STEPS = 10
+"""Smallest values of an image that signal must exceed: where whole numbers of few units hold it, as in late echoes, 0
+is a value."""
+
 
 def holes(volumes: AnyArray, usable: BoolArray) -> BoolArray:
     """Voxels that are 0 in some volume amidst signal: no magnitude of tissue is exactly 0.
@@ -37,9 +41,10 @@ def holes(volumes: AnyArray, usable: BoolArray) -> BoolArray:
     around = (WINDOW, WINDOW, 1)
     suspect = zero & (ndimage.uniform_filter(gone.astype(np.float32), around, mode="constant", cval=1) < 0.5)
     for v in range(volumes.shape[-1] if suspect.any() else 0):
-        measured = np.where(gone, 0, volumes[..., v])
+        measured = np.where(gone, 0, volumes[..., v]).astype(np.float32)
         near = ndimage.uniform_filter(measured, around)[suspect]
-        suspect[suspect] = near > AIR * np.quantile(measured[~gone], 0.9)
+        positive = measured[measured > 0]
+        suspect[suspect] = near > max(AIR * np.quantile(measured[~gone], 0.9), STEPS * positive.min(initial=np.inf))
     return suspect
 
 
