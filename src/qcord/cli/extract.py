@@ -29,7 +29,7 @@ def command(
     Parameters
     ----------
     image
-        Map.
+        Map, NaN where it has no value; in maps of other software also 0, where the metric cannot be 0 in tissue.
     atlas
         Folder with atlas/info_label.txt and its fields on the grid of the map, or the atlas file that register wrote.
     out
