@@ -8,13 +8,15 @@ import pandas as pd
 
 from qcord.core.arrays import FloatArray
 from qcord.core.errors import ImplausibleValue, SetApartWarning
+from qcord.normative.deviating import NONE, assumed
+from qcord.normative.far_controls import FAR, Far, belief, far_ones, sentence
 from qcord.normative.fit import CELL
 from qcord.normative.hierarchical import spreads, study_spread
 from qcord.normative.hierarchy import Sites
 from qcord.normative.norm import Cell, Norm, Norms, with_card
 from qcord.normative.outlines import scaled
+from qcord.normative.predict import predict
 from qcord.normative.protocols import parted
-from qcord.normative.shape import weights
 from qcord.normative.statistics import UNKNOWN, require_one_study, rows
 from qcord.normative.terms import require
 
@@ -36,7 +38,8 @@ def adapt(norms: Norms, controls: pd.DataFrame, *, site: str) -> Norms:
     -------
     Norms
         With the site; cells without a control are as before. Controls whose protocol is not that of the people of a
-        norm are set apart, and its card says why.
+        norm are set apart, and its card says why. A control that lies far from what the others and the norm let expect
+        (`qcord.normative.far_controls`) hardly counts, and the card (``far controls``) says who and how far.
 
     Raises
     ------
@@ -46,7 +49,7 @@ def adapt(norms: Norms, controls: pd.DataFrame, *, site: str) -> Norms:
     Warns
     -----
     SetApartWarning
-        If controls were set apart for their protocol.
+        If controls were set apart for their protocol, or lie far away.
     """
     healthy = controls[controls["pathology"] == "HC"] if "pathology" in controls else controls
     if not len(healthy):
@@ -58,6 +61,7 @@ def adapt(norms: Norms, controls: pd.DataFrame, *, site: str) -> Norms:
     groups = {Cell(*(str(v) for v in key)): part for key, part in healthy.groupby(CELL, observed=True)}
     found: list[Norm] = []
     apart: dict[str, None] = {}
+    far: dict[Cell, Far] = {}
     for norm in norms:
         if norm.cell not in groups:
             found.append(norm)
@@ -66,8 +70,12 @@ def adapt(norms: Norms, controls: pd.DataFrame, *, site: str) -> Norms:
         apart |= dict.fromkeys(f"{norm.cell.metric}: {why}" for why in reasons.values())
         noted = with_card(norm, **{"set apart": {**norm.card.get("set apart", {}), **reasons}}) if reasons else norm
         found.append(adapt_norm(noted, kept, site=site) if len(kept) else noted)
+        if len(kept) and site in found[-1].card.get(FAR, {}):
+            far[norm.cell] = found[-1].card[FAR][site]
     if apart:
         warnings.warn(f"Controls of {site} set apart: {'; '.join(apart)}.", SetApartWarning, stacklevel=2)
+    if far:
+        warnings.warn(sentence(site, far), SetApartWarning, stacklevel=2)
     return Norms.of(found)
 
 
@@ -78,33 +86,58 @@ def _usual(norm: Norm, controls: pd.DataFrame, site: str) -> tuple[pd.DataFrame,
 
 
 def adapt_norm(norm: Norm, controls: pd.DataFrame, *, site: str) -> Norm:
-    """One norm with a site learnt from the values of its healthy people, all of a usual protocol; see `adapt`."""
+    """One norm with a site learnt from the values of its healthy people, all of a usual protocol; see `adapt`.
+
+    The card names controls that lie far from all others; nobody is warned.
+    """
     on = scaled(controls, norm.cell.metric, norm.card)
     data = rows(on.rows.assign(site=site), norm.terms)
     h = norm.hierarchy
-    maker = str(data.manufacturer[0])
     if h.studied:
         require_one_study(data)
-    people = spreads(h.variances, len(h.manufacturers))[0]
-    within = people[h.manufacturers.index(maker)] if maker in h.manufacturers else np.exp(h.variances[0])
-    within = within * np.exp(norm.widening * (data.age - 50.0) / 20.0)
-    value = (data.value - h.centre) / h.spread
-    variance = within**2 + data.variance / h.spread**2
-    weight = data.share / variance
-    if not norm.shape.normal and len(value) > 2:
-        middle = np.median(value - data.design @ h.coefficients[: data.design.shape[1]])
-        departures = value - data.design @ h.coefficients[: data.design.shape[1]] - middle
-        weight = weight * weights(norm.shape, departures / np.sqrt(variance))
+    error = data.variance / h.spread**2
+    expected = predict(
+        replace(norm, hierarchy=replace(h, deviating=NONE)),
+        data.design,
+        data.age,
+        site=[""] * len(data.value),
+        manufacturer=data.manufacturer,
+        variance=error,
+        study=data.study,
+    )
+    variance = expected.people**2 + error
+    deviating = assumed(len(h.sites.name)) if h.deviating.none else h.deviating
+    found = belief(
+        (data.value - h.centre) / h.spread - expected.mean,
+        variance,
+        data.share,
+        prior=float(np.average(expected.unsure**2, weights=data.share / variance)),
+        deviating=replace(deviating, width=deviating.width * float(np.exp(h.variances[0]))),
+        shape=norm.shape,
+    )
     one = Sites(
         (site,),
-        (maker,),
+        (str(data.manufacturer[0]),),
         np.array([data.share.sum()]),
-        np.array([weight.sum()]),
-        (weight @ data.design)[None],
-        np.array([weight @ value]),
+        np.array([found.weight.sum()]),
+        (found.weight @ data.design)[None],
+        np.array([found.weight @ (expected.mean + found.shift)]),
         (UNKNOWN if data.study is None else str(data.study[0]),) if h.studied else (),
     )
-    return replace(norm, hierarchy=replace(h, sites=_with(h.sites, one)))
+    adapted = replace(norm, hierarchy=replace(h, sites=_with(h.sites, one)))
+    named = {name: far for name, far in norm.card.get(FAR, {}).items() if name != site}
+    if far := far_ones(found, _names(controls), data.place):
+        named[site] = far
+    return with_card(adapted, **{FAR: named}) if named or FAR in norm.card else adapted
+
+
+def _names(controls: pd.DataFrame) -> list[str]:
+    """Who each row is; its place in the table, from 1, where that is not said."""
+    number = [f"row {k + 1}" for k in range(len(controls))]
+    if "participant_id" not in controls:
+        return number
+    given = controls["participant_id"]
+    return [k if missing else str(v) for k, v, missing in zip(number, given, given.isna(), strict=True)]
 
 
 def expected_error(norm: Norm, manufacturer: str, people: FloatArray) -> FloatArray:

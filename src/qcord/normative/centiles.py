@@ -10,6 +10,7 @@ from scipy import special
 
 from qcord.core.arrays import ArrayLike, FloatArray
 from qcord.core.errors import ExtrapolationWarning
+from qcord.normative.far_controls import FAR
 from qcord.normative.norm import Norm
 from qcord.normative.predict import predict
 from qcord.normative.score import REACH, SIDE
@@ -122,5 +123,5 @@ def without_sites(norm: Norm) -> Norm:
         covariance_slope=h.covariance_slope[:, kept, kept],
         studies=(),
     )
-    card = {key: value for key, value in norm.card.items() if key != "set apart"}  # it names sites
+    card = {key: value for key, value in norm.card.items() if key not in (FAR, "set apart")}  # they name sites
     return replace(norm, hierarchy=replace(h, sites=sites), card=card)

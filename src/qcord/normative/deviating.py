@@ -144,6 +144,11 @@ def predictive(deviating: Deviating, chance: FloatArray) -> Deviating:
     return Deviating(share, deviating.width, 1 / (1 / _WIDTH[1] ** 2 + 2 * count))
 
 
+def assumed(count: int) -> Deviating:
+    """Share and width of which so many sites tell nothing, as none of them deviates: the prior, less the share."""
+    return predictive(Deviating(width=float(np.exp(_WIDTH[0]))), np.zeros(count))
+
+
 def prior_cost(share: float, log_width: float) -> float:
     """Negative log of the prior of share and width."""
     return float(-_OTHERS * np.log1p(-share) + ((log_width - _WIDTH[0]) / _WIDTH[1]) ** 2 / 2)
