@@ -124,11 +124,11 @@ def adapt_norm(norm: Norm, controls: pd.DataFrame, *, site: str) -> Norm:
         np.array([found.weight @ (expected.mean + found.shift)]),
         (UNKNOWN if data.study is None else str(data.study[0]),) if h.studied else (),
     )
-    adapted = replace(norm, hierarchy=replace(h, sites=_with(h.sites, one)))
     named = {name: far for name, far in norm.card.get(FAR, {}).items() if name != site}
     if far := far_ones(found, _names(controls), data.place):
         named[site] = far
-    return with_card(adapted, **{FAR: named}) if named or FAR in norm.card else adapted
+    card = {key: entry for key, entry in norm.card.items() if key != FAR} | ({FAR: named} if named else {})
+    return replace(norm, hierarchy=replace(h, sites=_with(h.sites, one)), card=card)
 
 
 def _names(controls: pd.DataFrame) -> list[str]:
