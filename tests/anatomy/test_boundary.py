@@ -8,7 +8,7 @@ from scipy import ndimage
 
 from qcord.anatomy.boundary import ANGLES, centres_of, cover, level, only_cord, radii_of, smooth_surface
 from qcord.anatomy.detect import best_path
-from qcord.anatomy.edge import half_level_offset
+from qcord.anatomy.edge import half_level_offset, half_level_shift
 from qcord.anatomy.network import COARSE
 from qcord.anatomy.sampling import sections
 from qcord.anatomy.segment import _bridged
@@ -123,6 +123,28 @@ def test_half_level_finds_how_far_the_edge_is_off(cord, fluid, shift):
     image = ndimage.gaussian_filter(image, 1.0) + np.random.default_rng(1).normal(0, 0.03, image.shape)
     drawn = np.full((1, ANGLES), 5.0 - shift)
     assert half_level_offset(image[None], drawn, 0.5) == pytest.approx(shift, abs=0.06)
+
+
+@pytest.mark.parametrize("blur", [0.5, 1.0])
+@pytest.mark.parametrize("away", [(0.25, 0.0), (-0.1, 0.2), (0.0, 0.0)])
+@pytest.mark.parametrize(("rim", "core", "fluid"), [(0.9, 1.1, 0.4), (0.6, 0.7, 1.2)])
+def test_half_level_finds_where_a_cord_lies_whose_rim_differs_from_its_core(rim, core, fluid, away, blur):
+    x, y = np.meshgrid(*(2 * [(np.arange(96) - 47.5) * 0.5]), indexing="ij")
+    reach = np.hypot(x - away[0], y - away[1])
+    image = np.where(reach < 5, np.where(reach < 2.8, core, rim), np.where(reach < 8, fluid, 0.8))
+    image = ndimage.gaussian_filter(image, blur)[None] + np.random.default_rng(1).normal(0, 0.01, (4, 96, 96))
+    drawn = np.full((4, ANGLES), 5.0)
+    angle = 2 * np.pi * np.arange(ANGLES) / ANGLES
+    found = half_level_shift(image, drawn, 0.5)
+    assert abs(found.mean()) < 0.1
+    np.testing.assert_allclose(found - found.mean(), away[0] * np.cos(angle) + away[1] * np.sin(angle), atol=0.08)
+
+
+def test_half_level_tells_no_side_from_half_of_the_directions():
+    x, y = np.meshgrid(*(2 * [(np.arange(96) - 47.5) * 0.5]), indexing="ij")
+    image = ndimage.gaussian_filter(np.where((np.hypot(x - 0.2, y) < 5) | (x > 0), 0.4, 1.0), 1.0)[None]
+    assert (half_level_shift(image, np.full((1, ANGLES), 5.0), 0.5) == 0).all()
+    assert (half_level_shift(image[:0], np.empty((0, ANGLES)), 0.5) == 0).all()
 
 
 def test_half_level_is_not_believed_without_contrast_or_far_away():

@@ -10,7 +10,7 @@ from qcord.anatomy.boundary import centres_of, cover, level, only_cord, radii_of
 from qcord.anatomy.centerline import Centerline, curve_through
 from qcord.anatomy.contrast import POLARITY, contrast_of
 from qcord.anatomy.detect import find_axis
-from qcord.anatomy.edge import half_level_offset
+from qcord.anatomy.edge import half_level_offset, half_level_shift
 from qcord.anatomy.network import FINE, cord_share, normalize
 from qcord.anatomy.sampling import sections
 from qcord.core.arrays import BoolArray, FloatArray
@@ -221,10 +221,12 @@ def _fit_tube(share: FloatArray, places: FloatArray, spacing: tuple[float, float
 
 
 def _at_half_level(volume: FloatArray, spacing: tuple[float, float, float], tube: _Tube, keep: BoolArray) -> _Tube:
-    """Move the whole edge to the half level between cord and fluid."""
+    """Move the whole edge to the half level between cord and fluid: in or out, then to one side."""
     planes = _aligned(volume, spacing, tube.places)[0]
     offset = half_level_offset(planes[keep], tube.radii[keep], FINE.spacing)
-    return replace(tube, radii=np.maximum(tube.radii + offset, 0), offset=offset)
+    radii = np.maximum(tube.radii + offset, 0)
+    shift = half_level_shift(planes[keep], radii[keep], FINE.spacing)
+    return replace(tube, radii=np.maximum(radii + shift, 0), offset=offset + float(shift.mean()))
 
 
 def _certainty(share: FloatArray, centres: FloatArray, radii: FloatArray) -> FloatArray:
