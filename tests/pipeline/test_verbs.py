@@ -7,7 +7,7 @@ import pytest
 
 from qcord import api
 from qcord.core.errors import MissingMetadata, UnknownName, UnreadableFile
-from qcord.core.labels import TRACTS
+from qcord.core.labels import CSF, TRACTS
 from qcord.pipeline.settings import Settings, read_settings
 
 SUBJECT = "sub-healthy01"
@@ -77,7 +77,7 @@ def test_register_and_extract_agree_with_the_whole_run(raw, output, tmp_path):
     whole = pd.read_csv(output / SUBJECT / f"{SUBJECT}_desc-atlas_metrics.tsv", sep="\t")
     chosen = (whole["metric"] == "MTR") & (whole["estimator"] == "map") & whole["slice"].isna()
     both = table.merge(whole[chosen], on=["region", "level"], suffixes=("", "_whole"))
-    big = both["n_eff"] > 20
+    big = (both["n_eff"] > 20) & (both["region"] != CSF)  # voxels that are mostly cord tell little of fluid
     np.testing.assert_allclose(both.loc[big, "value"], both.loc[big, "value_whole"], atol=1.5)
     atlas.with_name(atlas.name.replace(".nii.gz", ".tsv")).unlink()
     with pytest.raises(MissingMetadata, match="no table of names"):

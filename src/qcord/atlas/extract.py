@@ -22,7 +22,7 @@ DESCRIBED = 0.9
 """Least share of a voxel that the atlas must account for; the rest of a voxel below it has an unknown value, which
 would be blamed on the regions that it touches."""
 
-LEAST_CORD = 0.5
+LEAST_CORD = 0.65
 """Least share of cord in voxels that are unmixed. Maps are ratios and other bent functions of signals that mix; where
 fluid dominates, the value of a mixture is far from the mixture of values (`benchmarks/coverage.py`)."""
 
