@@ -116,9 +116,9 @@ class PlacementError:
 PLACEMENT = PlacementError()
 """More than computed outlines of diffusion and transfer phantoms are off by, root mean square over healthy, compressed
 and damaged cords (0.07 mm at the edge, 0.05 mm in place, 0.01 rad in turn; `benchmarks/coverage.py placement`): the
-tissue of real cords varies more beside the edge. With it intervals cover the truth of phantom people in .91 to .99
-(``people``). Masks drawn by hand lie inside the half level between cord and fluid (`benchmarks/segmentation.py
-agreement`), a convention that is not in here."""
+tissue of real cords varies more beside the edge. With it intervals cover the truth of phantom people in .91 to .99,
+of MD of combined regions in .86 to .89 (``people``). Masks drawn by hand lie inside the half level between cord and
+fluid (`benchmarks/segmentation.py agreement`), a convention that is not in here."""
 
 
 @dataclass(frozen=True, eq=False)
