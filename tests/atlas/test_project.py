@@ -49,7 +49,7 @@ def test_voxels_inside_the_edge_hold_no_fluid(scanned):
 def test_the_edge_of_a_template_as_it_stands_would_put_fluid_there(scanned, monkeypatch):
     share, cord, registration = scanned
     sharp = 1 - cord_of(project_atlas(registration, cord))[share == 1]
-    monkeypatch.setattr(project, "SHARPEN", 1.0)
+    monkeypatch.setattr(project, "BLURRED", 0.0)
     blurred = 1 - cord_of(project_atlas(registration, cord))[share == 1]
     assert blurred.mean() > 3 * sharp.mean()
 
@@ -60,7 +60,7 @@ def test_sharpening_moves_only_between_cord_and_fluid(seed, steep):
     generator = np.random.default_rng(seed)
     weights = generator.dirichlet([0.5] * 5, 30) * generator.choice([1.0, 0.7, 0.0], (30, 1))
     fluid = np.array([False, False, False, False, True])
-    found = project._sharpened(weights, fluid) if steep == project.SHARPEN else with_steepness(steep, weights, fluid)
+    found = project._sharpened(weights, fluid, steep)
     np.testing.assert_allclose(found.sum(axis=1), weights.sum(axis=1), atol=1e-12)
     assert (found >= 0).all()
     cord, after = weights[:, :4].sum(axis=1), found[:, :4].sum(axis=1)
@@ -71,12 +71,6 @@ def test_sharpening_moves_only_between_cord_and_fluid(seed, steep):
     np.testing.assert_allclose(found[both, :4] / after[both, None], weights[both, :4] / cord[both, None], atol=1e-9)
 
 
-def with_steepness(steep, weights, fluid):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(project, "SHARPEN", steep)
-        return project._sharpened(weights, fluid)
-
-
 def test_fluid_and_cord_alone_stay_as_they_are():
     pure = np.eye(3)
-    np.testing.assert_array_equal(project._sharpened(pure, np.array([False, False, True])), pure)
+    np.testing.assert_array_equal(project._sharpened(pure, np.array([False, False, True]), 2.0), pure)

@@ -8,7 +8,7 @@ from scipy import sparse
 
 from qcord.anatomy.levels import vertebra_at
 from qcord.anatomy.register import PlacementError, Registration
-from qcord.anatomy.sample import interpolation_matrix, neighbourhood, subdivisions, subvoxel_offsets
+from qcord.anatomy.sample import FINEST, interpolation_matrix, neighbourhood, subdivisions, subvoxel_offsets
 from qcord.core.arrays import BoolArray, FloatArray, IntArray
 from qcord.core.errors import EmptyRegion, ImplausibleValue
 from qcord.core.grid import Grid, require_same_grid
@@ -21,10 +21,10 @@ MARGIN = 5.0
 FRACTION_MARGIN = 0.5
 """How far interpolation may take a fraction beyond 0 and 1; percentages and labels lie further off."""
 
-SHARPEN = 2.0
-"""How much steeper the edge of the cord is around a point than between voxels of a template, which blur it over two of
-them, 1 mm; the points lie half a millimetre apart. Without this, voxels inside the edge seemed to hold fluid, and MD
-came out 2 % low."""
+BLURRED = 2.0
+"""Voxels of a template over which these, and interpolation between them, blur the edge of the cord. Where that is more
+than the distance of the points at which it is looked up, voxels inside the edge seem to hold fluid: MD came out 2 %
+low."""
 
 NEGLIGIBLE = 1e-3
 """Fractions below this are interpolation residue."""
@@ -116,25 +116,25 @@ def _fractions(registration: Registration, grid: Grid, index: IntArray) -> Float
     offsets = subvoxel_offsets(subdivisions(grid))
     total = np.zeros((len(index), len(template.regions)))
     fluid = np.array([name == CSF for name in template.region_names])
+    steep = max(1.0, BLURRED * template.grid.spacing[0] / FINEST[0])
     for offset in offsets:
         places = registration.to_template(grid.world(voxels + offset))
-        total += _sharpened(
-            (interpolation_matrix(template.grid, template.grid.index(places)) @ template.weights).toarray(), fluid
-        )
+        there = (interpolation_matrix(template.grid, template.grid.index(places)) @ template.weights).toarray()
+        total += _sharpened(there, fluid, steep)
     weights = total / len(offsets)
     weights[weights < NEGLIGIBLE] = 0
     return weights
 
 
-def _sharpened(weights: FloatArray, fluid: BoolArray) -> FloatArray:
-    """Fractions (n, r) around points, with an edge between cord and fluid no wider than the distance of the points.
+def _sharpened(weights: FloatArray, fluid: BoolArray, steep: float) -> FloatArray:
+    """Fractions (n, r) around points, with an edge between cord and fluid that is so many times as steep.
 
     What is fluid is told by ``fluid`` (r,). Cord and fluid together stay as they are, as do the shares of the regions
     of the cord among each other.
     """
     cord, outer = (weights[:, part].sum(axis=1) for part in (~fluid, fluid))
     both = cord + outer
-    share = np.clip(0.5 + SHARPEN * (_ratio(cord, both) - 0.5), 0, 1)
+    share = np.clip(0.5 + steep * (_ratio(cord, both) - 0.5), 0, 1)
     scale = _ratio(share * both, cord), _ratio((1 - share) * both, outer)
     return np.asarray(weights * np.where(fluid, scale[1][:, None], scale[0][:, None]))
 

@@ -236,7 +236,7 @@ def _values(
         for name, part in _MOVED.items():
             spread[name] = np.hypot(spread[name], part * np.nan_to_num(values[name] - without[name]))
         bias = {"T2ie": _bias_of_mean(dictionary, found, values["T2ie"])}
-        spread["T2ie"] = np.hypot(spread["T2ie"], bias["T2ie"] / np.sqrt(3))
+        spread["T2ie"] = np.hypot(spread["T2ie"], np.nan_to_num(bias["T2ie"]) / np.sqrt(3))
         error, bias["Efficiency"] = efficiency_errors(dictionary, free, free_share, noise)
         spread |= {"Efficiency": error, "RefocusingAngle": _angle_error(efficiency, error)}
     values |= {"Efficiency": efficiency, "RefocusingAngle": dictionary.angles[level]}
@@ -244,7 +244,7 @@ def _values(
 
 
 def _bias_of_mean(dictionary: Dictionary, found: Spectrum, value: FloatArray) -> FloatArray:
-    """Bias (v,) of T2ie [s]: half of what the penalty takes off if each pool has a single T2.
+    """Bias (v,) of T2ie [s]: half of what the penalty takes off if each pool has a single T2; NaN where that is none.
 
     The penalty broadens narrow pools, and the first reaches over the cutoff; of pools as broad as those found it takes
     off little. The truth may lie anywhere between, so that the error of this bias is its own size over root 3.
@@ -254,8 +254,7 @@ def _bias_of_mean(dictionary: Dictionary, found: Spectrum, value: FloatArray) ->
     signal = found.amplitudes * short
     first = (signal * np.log(times)).sum(axis=1) / signal.sum(axis=1)
     again = of_narrow_pools(dictionary, found, (short, ~short), (first, np.log(value)))
-    change = _sums(again, times)[0]["T2ie"] - value
-    return np.asarray(np.where(np.isfinite(change), change, 0.0) / 2)
+    return (_sums(again, times)[0]["T2ie"] - value) / 2
 
 
 def _angle_error(efficiency: FloatArray, std: FloatArray) -> FloatArray:
