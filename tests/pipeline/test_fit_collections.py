@@ -89,6 +89,33 @@ def test_flip_angles_with_a_transmit_field_in_percent(tmp_path):
         api.fit("vfa", files, tmp_path / "bad", given={"B0": 1.0}, noise=1.0)
 
 
+def test_intervals_lie_beside_their_maps(tmp_path):
+    protocol = get("t2").example()
+    data, theta = scans("t2", protocol, Rician(15.0))
+    times = [float(t) for t in protocol["EchoTime"]]
+    files = [
+        write(tmp_path / f"sub-01_echo-{k + 1}_MESE.nii.gz", data[..., k], EchoTime=t) for k, t in enumerate(times)
+    ]
+    inside = np.zeros(SHAPE)
+    inside[15:25, 20:24, 1] = 1
+    mask = write(tmp_path / "sub-01_mask.nii.gz", inside)
+    out = tmp_path / "out"
+    app(
+        ["fit", "t2", *map(str, files), "-o", str(out), "--mask", str(mask), "--noise", "15", "--intervals"],
+        result_action="return_value",
+    )
+    value = loaded(out / "sub-01_T2map.nii.gz")
+    lower, upper = (loaded(out / f"sub-01_desc-{end}_T2map.nii.gz") for end in ("lower", "upper"))
+    where = inside > 0
+    assert np.all((lower[where] < value[where]) & (value[where] < upper[where]))
+    assert np.isnan(lower[~where]).all()
+    truth = 1 / theta[..., 1]
+    assert ((lower <= truth) & (truth <= upper))[where].mean() > 0.85
+    sidecar = json.loads((out / "sub-01_desc-upper_T2map.json").read_text())
+    assert sidecar["Description"] == "upper end of the 95% interval by the likelihood"
+    assert sidecar["Units"] == "second"
+
+
 def test_echoes_in_one_file_and_the_dephasing_of_a_field_map(tmp_path):
     protocol = get("r2star").example()
     slope = 4.0  # Hz/mm along the slices

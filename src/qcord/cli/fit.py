@@ -24,6 +24,7 @@ def command(
     fixed: list[str] | None = None,
     noise: str | None = None,
     method: str | None = None,
+    intervals: bool = False,
     n_threads: int | None = None,
 ) -> None:
     """Fit one model to files: each map with its standard error beside it.
@@ -57,6 +58,8 @@ def command(
         Standard deviation of the noise, or "residuals"; by default it is estimated.
     method
         Estimator of the model.
+    intervals
+        Find 95 % intervals by the likelihood too; each map takes as long as some ten fits.
     n_threads
         Threads; the result does not depend on it.
     """
@@ -77,6 +80,7 @@ def command(
         fixed=_pairs("fixed", fixed),
         noise=noise,
         method=method,
+        intervals=intervals,
         n_threads=n_threads,
     )
     for metric, path in maps.items():

@@ -85,12 +85,12 @@ def derived_errors(
     """
     value = np.asarray(derived.formula(theta), dtype=float)
     if derived.square is None:
-        std, bias = errors(*_along_noise(derived, theta, slope, bend))
+        std, bias = errors(*along_noise(derived, theta, slope, bend))
         lost = np.flatnonzero(~np.isfinite(std) & np.isfinite(value) & np.isfinite(slope).all(axis=(0, 1)))
         if lost.size:
             std[lost] = _reach(derived, theta[lost], slope[..., lost], value[lost])
         return value, std, bias
-    first, second = _along_noise(Derived(derived.name, derived.unit, derived.square), theta, slope, bend)
+    first, second = along_noise(Derived(derived.name, derived.unit, derived.square), theta, slope, bend)
     return (value, *errors_of_root(value, first, second))
 
 
@@ -102,7 +102,7 @@ def _reach(derived: Derived, theta: FloatArray, slope: FloatArray, value: FloatA
     return np.asarray(np.sqrt((np.fmax(*moved) ** 2).sum(axis=0)))
 
 
-def _along_noise(
+def along_noise(
     derived: Derived, theta: FloatArray, slope: FloatArray, bend: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
     """First and second derivatives (k, v), (k, k, v) of a function of estimates; see `derived_errors`."""

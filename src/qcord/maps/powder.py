@@ -54,7 +54,7 @@ class PowderAverages:
 
 
 def powder_average(
-    series: Series, *, sigma: Image | float | Sequence[float] | None = None, rician: bool = True
+    series: Series, *, sigma: Image | float | Sequence[float] | AnyArray | None = None, rician: bool = True
 ) -> PowderAverages:
     """Average a diffusion series over directions.
 
@@ -63,7 +63,7 @@ def powder_average(
     series : Series
         Measurements with BValue [s/mm2] and, where the shape needs it, Direction; BDelta or SecondDirection where
         encoding is not linear.
-    sigma : Image, float or sequence of float, optional
+    sigma : Image, array, float or sequence of float, optional
         Standard deviation of the noise; one map or value, or one a volume.
     rician : bool
         Whether the measurements are magnitudes, whose floor is to be taken off; it needs ``sigma``. Along fibres the

@@ -11,21 +11,24 @@ from qcord.core.errors import ImplausibleValue, MissingMetadata, NotIdentifiable
 from qcord.core.fit import Fit
 from qcord.core.flags import Flag
 from qcord.core.image import Image, mask_of
+from qcord.core.intervals import Intervals
 from qcord.core.protocol import Protocol
 from qcord.core.series import Series
 from qcord.ingest.nifti import read_map
 from qcord.ingest.series import Group, load_diffusion
 from qcord.maps.fit import fit as fit_model
 from qcord.maps.frequency_spread import frequency_spread
+from qcord.maps.intervals import intervals as intervals_of
+from qcord.maps.intervals import with_given_errors
 from qcord.models import registry
 from qcord.pipeline.collect import collect
 from qcord.pipeline.given import Value, number, read_given, read_transmit_field, read_value
-from qcord.pipeline.map_names import as_written, beside_map, flag_name, flag_sidecar, map_name
+from qcord.pipeline.map_names import as_written, beside_map, flag_name, flag_sidecar, map_name, range_of
 from qcord.pipeline.single import group_of
 from qcord.pipeline.store import staged, write_image
 
 
-def fit(
+def fit(  # noqa: PLR0913
     model: str,
     images: Sequence[Path | str],
     out: Path | str,
@@ -40,6 +43,7 @@ def fit(
     fixed: Mapping[str, Value] | None = None,
     noise: float | str | None = None,
     method: str | None = None,
+    intervals: bool = False,
     n_threads: int | None = None,
 ) -> dict[str, Path]:
     """Fit one model to files.
@@ -76,6 +80,9 @@ def fit(
         diffusion images, and for all others an estimate from the images.
     method : str, optional
         Estimator of the model.
+    intervals : bool
+        Find 95 % intervals by the likelihood as well, which hold also where an estimate is at a bound or lopsided; each
+        map takes as long as some ten fits. See `qcord.maps.intervals.intervals`.
     n_threads : int, optional
         Threads; the result does not depend on it.
 
@@ -83,7 +90,8 @@ def fit(
     -------
     dict of str to path
         Metric to the file of its map. Its standard error lies beside it as ``desc-se``, and as ``desc-shiftX`` its
-        change by one standard error of each given parameter X that has one.
+        change by one standard error of each given parameter X that has one; the ends of its interval as
+        ``desc-lower`` and ``desc-upper``.
 
     Raises
     ------
@@ -105,6 +113,7 @@ def fit(
         thickness = float(series.protocol["SliceThickness"][0]) if series.protocol.has("SliceThickness") else None
         known["FrequencySpread"] = frequency_spread(read_map(field_map), series.image.grid, thickness)
     inside = read_map(mask) if mask is not None else None
+    held = {name: read_value(v, series.image) for name, v in (fixed or {}).items()}
     result = fit_model(
         model,
         series,
@@ -112,12 +121,20 @@ def fit(
         noise=sigma,
         given=known,
         given_std=errors,
-        fixed={name: read_value(v, series.image) for name, v in (fixed or {}).items()},
+        fixed=held,
         method=method,
         n_jobs=n_threads,
     )
     _require_values(result, series, inside)
-    return _write_maps(result, series, group, Path(out))
+    ranges = None
+    if intervals:
+        names = [n for n in registry.get(model).units if n in result.maps and n not in held]
+        written = [n for n in names if map_name(Entities((), ""), model, n) is not None]
+        exact = intervals_of(
+            model, series, inside, metrics=written, noise=sigma, given=known, fixed=held, n_jobs=n_threads
+        )
+        ranges = with_given_errors(exact, result)
+    return _write_maps(result, ranges, series, group, Path(out))
 
 
 def _load(model: str, group: Group, noise: float | str | None) -> tuple[Series, Image | float | None]:
@@ -165,7 +182,7 @@ def _require_values(result: Fit, series: Series, mask: Image | None) -> None:
     )
 
 
-def _write_maps(result: Fit, series: Series, group: Group, out: Path) -> dict[str, Path]:
+def _write_maps(result: Fit, ranges: Intervals | None, series: Series, group: Group, out: Path) -> dict[str, Path]:
     entities = group.entities if group.entities.get("sub") else Entities((), series.image.entities.suffix)
     paths = {}
     sidecar = {**_settings(result.model, series.protocol), "Sources": [s.path.name for s in group.scans]}
@@ -175,7 +192,7 @@ def _write_maps(result: Fit, series: Series, group: Group, out: Path) -> dict[st
             if name is None:
                 continue
             write_image(folder / name.name, as_written(metric, image), sidecar)
-            for kind, (other, meaning) in beside_map(result, metric).items():
+            for kind, (other, meaning) in {**beside_map(result, metric), **range_of(ranges, metric)}.items():
                 if kind != "bias":
                     further = {**sidecar, "Description": meaning}
                     write_image(folder / name.replace(desc=kind).name, as_written(metric, other), further)

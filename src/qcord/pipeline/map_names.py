@@ -9,6 +9,7 @@ from qcord.core.entities import Entities
 from qcord.core.fit import Fit
 from qcord.core.flags import Flag
 from qcord.core.image import Image
+from qcord.core.intervals import Intervals
 
 QMRI_SUFFIX = {
     **{"MTR": "MTRmap", "MTsat": "MTsat", "T1": "T1map", "R1": "R1map", "T2": "T2map", "R2": "R2map"},
@@ -86,3 +87,14 @@ def beside_map(fit: Fit, metric: str) -> dict[str, tuple[Image, str]]:
             meaning = f"change of the map by one standard error more of the given {name}, which neighbours share"
             found[f"shift{name}"] = (maps[metric], meaning)
     return found
+
+
+def range_of(ranges: Intervals | None, metric: str) -> dict[str, tuple[Image, str]]:
+    """Ends of an interval that lie beside a map, by their ``desc``, each with its meaning."""
+    if ranges is None or metric not in ranges.lower:
+        return {}
+    chance = f"of the {ranges.level:.0%} interval by the likelihood"
+    return {
+        "lower": (ranges.lower[metric], f"lower end {chance}"),
+        "upper": (ranges.upper[metric], f"upper end {chance}"),
+    }
