@@ -18,6 +18,8 @@ PAGES = (
     "docs/reliable-change.md",
     "docs/harmonisation.md",
     "docs/normative-database.md",
+    "docs/intervals.md",
+    "docs/how-to-choose.md",
 )
 
 

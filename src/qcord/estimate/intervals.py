@@ -26,6 +26,7 @@ from qcord.estimate.propagate import along_noise
 REFERENCES = (
     "Venzon and Moolgavkar 1988, doi:10.2307/2347496",
     "Feldman and Cousins 1998, doi:10.1103/PhysRevD.57.3873",
+    "Barndorff-Nielsen 1986, doi:10.1093/biomet/73.2.307",
 )
 
 Ends = tuple[FloatArray, FloatArray]
@@ -98,14 +99,17 @@ def intervals(
     -----
     An interval holds the values at which the best fit is not much less likely than the best of all: how much less, is
     what chance would exceed in 1 - level of cases. Near bounds chance exceeds less; what it does is then found for
-    signals that are linear in the parameters, with the bounds as far as the signals tell them. Unlike an estimate plus
-    and minus twice its standard error, such an interval stays within what a parameter can be, is lopsided where the
-    likelihood is, and does not change if the square or the inverse of a value is asked for.
+    signals that are linear in the parameters, with the bounds as far as the signals tell them. Far from bounds the mean
+    of the signed root of the ratio is taken off, by which estimates of many parameters run ahead of the truth.
+
+    Unlike an estimate plus and minus twice its standard error, such an interval stays within what a parameter can be,
+    is lopsided where the likelihood is, and does not change if the square or the inverse of a value is asked for.
 
     References
     ----------
     Venzon and Moolgavkar 1988, doi:10.2307/2347496 (profile likelihood);
-    Feldman and Cousins 1998, doi:10.1103/PhysRevD.57.3873 (near bounds).
+    Feldman and Cousins 1998, doi:10.1103/PhysRevD.57.3873 (near bounds);
+    Barndorff-Nielsen 1986, doi:10.1093/biomet/73.2.307 (mean of the signed root).
     """
     if not 0 < level < 1:
         raise ImplausibleValue(f"The level of intervals is given as {level:g}, expected a chance between 0 and 1.")

@@ -11,7 +11,7 @@ from qcord.estimate.evaluate import Evaluator
 from qcord.estimate.rician import bessel_ratio, information, misfit
 from qcord.estimate.voxelwise import solve
 
-_ROUNDS = 100
+ROUNDS = 100
 _FIRST_DAMPING = 1e-3
 _STIFFEST = 1e12
 SETTLED = 1e-6
@@ -121,10 +121,13 @@ class Line:
             mine[..., columns] = theirs[..., columns]
 
 
-def minimise(problem: Problem, start: FloatArray, settled_at: float = SETTLED) -> tuple[FloatArray, BoolArray]:
+def minimise(
+    problem: Problem, start: FloatArray, settled_at: float = SETTLED, rounds: int = ROUNDS
+) -> tuple[FloatArray, BoolArray]:
     """Estimates (p, v) from a start (p, v) within the bounds, and whether each voxel settled.
 
-    The last step is the one that promises to lower the cost by ``settled_at`` of the cost a measurement.
+    The last step is the one that promises to lower the cost by ``settled_at`` of the cost a measurement, or
+    the last of the rounds.
 
     References
     ----------
@@ -135,7 +138,7 @@ def minimise(problem: Problem, start: FloatArray, settled_at: float = SETTLED) -
     low, high = limits(problem.evaluator.model)
     part, here, damping = problem, theta.copy(), np.full(len(active), _FIRST_DAMPING)
     line = part.linearise(here)
-    for _ in range(_ROUNDS):
+    for _ in range(rounds):
         held = ~part.free[:, None] | ((here <= low) & (line.pull < 0)) | ((here >= high) & (line.pull > 0))
         step, gain, cosine = _step(line, held, damping)
         moved = np.where(part.free[:, None], np.clip(here + step, low, high), here)

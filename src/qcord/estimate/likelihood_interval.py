@@ -9,7 +9,7 @@ from qcord.core.model import Derived
 from qcord.estimate.jacobian import gradient
 from qcord.estimate.levenberg_marquardt import Problem, cost_of, limits, minimise
 from qcord.estimate.near_bounds import NEAR, bounded_ratio
-from qcord.estimate.profile import PRECISE, Point, point, profile
+from qcord.estimate.profile import PRECISE, ROUNDS, Point, point, profile
 from qcord.estimate.voxelwise import inverse
 
 _ROUNDS = 12
@@ -33,6 +33,9 @@ _REACHED = 0.5
 
 _WIDE, _TIGHT = 0.1, 1e-4
 """Width of the pull towards a value, relative to the step: first, and where it is the value that ends."""
+
+_THERE = 0.02
+"""Part of the way from the estimate to the end of the range that may be left where the end is taken for reached."""
 
 _BETTER = 0.01
 """Decrease of the deviance that makes another point the best."""
@@ -106,7 +109,7 @@ def likelihood_interval(question: Question, theta: FloatArray) -> tuple[FloatArr
     ----------
     Venzon and Moolgavkar 1988, doi:10.2307/2347496 (profile likelihood);
     Feldman and Cousins 1998, doi:10.1103/PhysRevD.57.3873 (near bounds);
-    McCullagh 1984, doi:10.1093/biomet/71.2.233 (mean of the signed root).
+    Barndorff-Nielsen 1986, doi:10.1093/biomet/73.2.307 (mean of the signed root).
     """
     best = point(question.problem, question.metric, theta)
     ends, found = _ends(question, best)
@@ -146,6 +149,7 @@ class _Search:
         self.start, self.best, self.inside = best, best, best
         nothing = np.full(best.value.shape, np.nan)
         self.outside = Point(np.broadcast_to(nothing, best.theta.shape).copy(), nothing, nothing.copy())
+        self.at_limit = best.value == limit
         self.width = np.full(best.value.shape, _WIDE)
         self.closed = ~np.isfinite(best.deviance) | ~np.isfinite(best.value) | (best.value == limit)
 
@@ -178,7 +182,7 @@ class _Search:
         with np.errstate(invalid="ignore", divide="ignore"):
             part = np.clip((wanted - inner) / (outer - inner), 0.0, 1.0)
             between = self.inside.value + part * (self.outside.value - self.inside.value)
-        return np.where(np.isfinite(between), between, self.inside.value)
+        return np.where(np.isfinite(between), between, np.where(self.at_limit, self.limit, self.inside.value))
 
     def _arrange(self, wanted: FloatArray) -> None:
         """Move points to the side on which another threshold puts them."""
@@ -189,6 +193,7 @@ class _Search:
         self.inside = Point.where(near, self.outside, self.inside)
         self.outside = self.outside.without(near)
         self.closed &= ~far
+        self.at_limit &= ~far
 
     def _settled(self, wanted: FloatArray) -> BoolArray:
         inner, outer = self.root(self.inside), self.root(self.outside)
@@ -223,7 +228,10 @@ class _Search:
         self.inside = self.inside.put(active, found, ahead & ~outside)
         stopped = ~outside & np.isnan(self.outside.value[active])
         stopped &= ~usable | (moved < _REACHED * np.abs(target - before))
-        self.closed[active] |= (stopped & (self.width[active] <= _TIGHT)) | (ahead & (found.value == self.limit))
+        left, whole = np.abs(found.value - self.limit), np.abs(self.start.value[active] - self.limit)
+        ended = ahead & ~outside & np.isfinite(self.limit) & (left <= _THERE * whole)
+        self.closed[active] |= (stopped & (self.width[active] <= _TIGHT)) | ended
+        self.at_limit[active] |= ended
         self.width[active] = np.where(stopped, self.width[active] * 0.1, self.width[active])
 
 
@@ -239,15 +247,18 @@ def _threshold(question: Question, at: Point) -> FloatArray:
     covariance = inverse(normal / both) / both * scale
     std = np.sqrt(np.einsum("ppv->pv", covariance))
     slope = gradient(question.metric, theta.T).T[free]
-    ends = [_reach(problem, theta, bound, (std, scale)) for bound in limits(problem.evaluator.model)]
+    ends = [_distance(problem, theta, bound, (std, scale)) for bound in limits(problem.evaluator.model)]
     result[usable] = bounded_ratio(covariance, slope, (-ends[0], ends[1]), question.tail)
     return result
 
 
-def _reach(problem: Problem, theta: FloatArray, bound: FloatArray, errors: tuple[FloatArray, FloatArray]) -> FloatArray:
-    """How far (f, v) free parameters lie from a bound (p, 1): in standard errors, as signals tell it from theta.
+def _distance(
+    problem: Problem, theta: FloatArray, bound: FloatArray, errors: tuple[FloatArray, FloatArray]
+) -> FloatArray:
+    """How far (f, v) free parameters lie from a bound (p, 1): as signals tell it from theta, times the standard error.
 
-    Signals often bend along with a parameter near its bound. They are asked where the bound is not far to first order.
+    Signals often bend along with a parameter near its bound. They are asked where the bound is not far in a straight
+    line.
     """
     std, scale = errors
     free = np.flatnonzero(problem.free)
@@ -263,7 +274,7 @@ def _reach(problem: Problem, theta: FloatArray, bound: FloatArray, errors: tuple
         middle, weights = part.expected(start), part.linearise(start).weights
         start[k] = bound[k]
         held = replace(part, measured=middle, free=problem.free & (np.arange(len(theta)) != k))
-        found, _ = minimise(held, start, PRECISE)
+        found, _ = minimise(held, start, PRECISE, ROUNDS)
         distance = np.sqrt(cost_of(weights, held.expected(found) - middle) / scale[columns])
         result[row, columns] = distance * std[row, columns]
     return result

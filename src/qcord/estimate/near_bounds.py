@@ -27,8 +27,10 @@ def bounded_ratio(
 ) -> FloatArray:
     """Quantile of the likelihood ratio of a value, relative to that without bounds.
 
-    Signals are taken as linear in the parameters and estimates as normal about the point, held within the bounds by
-    the least loss of likelihood; the ratio is between the best with the value as it is at the point and the best.
+    Signals are taken as linear in the parameters and estimates as normal about the truth, held within the bounds by
+    the least loss of likelihood; the ratio is between the best with the true value and the best. The truth has the
+    value of the point; its other parameters scatter about those of the point, within the bounds, by what the value
+    leaves open: at the point they often are at a bound, where the truth seldom is.
 
     Parameters
     ----------
@@ -49,6 +51,7 @@ def bounded_ratio(
     References
     ----------
     Feldman and Cousins 1998, doi:10.1103/PhysRevD.57.3873 (intervals of bounded values by the ratio);
+    Cousins and Highland 1992, doi:10.1016/0168-9002(92)90794-5 (means over what else is not known);
     Self and Liang 1987, doi:10.1080/01621459.1987.10478472 (its distribution where parameters lie on bounds).
     """
     low, high = limits
@@ -69,18 +72,20 @@ def bounded_ratio(
 
 
 def _ratio(covariance: FloatArray, slope: FloatArray, limits: tuple[FloatArray, FloatArray], tail: float) -> FloatArray:
-    draws = np.einsum("ijv,jk->ikv", lower_root(covariance), _normals(len(slope)))
+    root = lower_root(covariance)
+    noise, others = np.split(_normals(2 * len(slope)), 2)
+    draws, moves = (np.einsum("ijv,jk->ikv", root, x) for x in (noise, others))
     slope = slope / np.sqrt(form(slope, covariance, slope))
     along = multiply(covariance, slope)
     plain = np.einsum("iv,ikv->kv", slope, draws)
+    low, high = _about(moves - along[:, None] * np.einsum("iv,ikv->kv", slope, moves), limits)
     inverse = _inverse(covariance)
     pinned = inverse + slope[:, None] * slope[None, :] / _PINNED**2
     ratio = plain**2
     held = draws - along[:, None] * plain
-    low, high = (x[:, None] for x in limits)
     out = ((draws < low) | (draws > high) | (held < low) | (held > high)).any(axis=0)
     k, v = np.nonzero(out & np.isfinite(inverse).all(axis=(0, 1)))
-    centre, ends = draws[:, k, v], (limits[0][:, v], limits[1][:, v])
+    centre, ends = draws[:, k, v], (low[:, k, v], high[:, k, v])
     pull = multiply(inverse[:, :, v], centre)
     free = _nearest(inverse[:, :, v], pull, centre, ends)
     fixed = _nearest(pinned[:, :, v], pull, held[:, k, v], ends)
@@ -88,6 +93,14 @@ def _ratio(covariance: FloatArray, slope: FloatArray, limits: tuple[FloatArray, 
     ratio[k, v] = np.maximum(losses[0] - losses[1], 0.0)
     found, usual = (np.quantile(x, 1 - tail, axis=0) for x in (ratio, plain**2))
     return np.asarray(np.where(np.isfinite(found), found / usual, 1.0))
+
+
+def _about(moves: FloatArray, limits: tuple[FloatArray, FloatArray]) -> tuple[FloatArray, FloatArray]:
+    """Bounds (p, k, v) less a truth that is moved from the point, and turned back where it would leave the bounds."""
+    low, high = (x[:, None] for x in limits)
+    truth = np.where(moves < low, 2 * low - moves, np.where(moves > high, 2 * high - moves, moves))
+    truth = np.clip(truth, low, high)
+    return low - truth, high - truth
 
 
 def _nearest(
