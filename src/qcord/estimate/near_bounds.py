@@ -11,7 +11,9 @@ NEAR = 3.5
 """Standard errors from which a bound no longer counts."""
 
 _DRAWS = 256
-_BLOCK = 128
+_NUMBERS = 1 << 20
+"""Numbers of one array of matrices that are held at a time."""
+
 _ROUNDS = 40
 _SINGLE = 8
 """Rounds after which one parameter at a time changes sides, which must end."""
@@ -62,8 +64,9 @@ def bounded_ratio(
         near &= np.isfinite(covariance).all(axis=(0, 1)) & (std > 0).all(axis=0)
         near &= form(slope, covariance, slope) > 0
     chosen = np.flatnonzero(near)
-    for first in range(0, chosen.size, _BLOCK):
-        part = chosen[first : first + _BLOCK]
+    block = max(1, _NUMBERS // (_DRAWS * len(slope) ** 2))
+    for first in range(0, chosen.size, block):
+        part = chosen[first : first + block]
         size = std[:, part]
         scaled = covariance[:, :, part] / (size[:, None] * size[None, :])
         ends = (low[:, part] / size, high[:, part] / size)
