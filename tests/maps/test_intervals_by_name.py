@@ -92,6 +92,16 @@ def test_the_error_of_a_given_map_widens_intervals_as_it_widens_standard_errors(
     np.testing.assert_array_equal(same.upper["T1"].data, exact.upper["T1"].data)
 
 
+def test_noise_alone_rules_no_rate_out():
+    protocol = get("r2star").example()
+    noise = np.random.default_rng(0).rayleigh(20.0, (200, 1, 1, len(protocol)))
+    series = Series(Image(noise, Grid((200, 1, 1), np.eye(4))), protocol)
+    found = intervals("r2star", series, noise=Rician(20.0), metrics=["R2star"])
+    low, high = get("r2star").free[1].bounds
+    wide = (found.upper["R2star"].data - found.lower["R2star"].data) > 0.05 * (high - low)
+    assert wide.mean() > 0.9
+
+
 def test_an_unknown_model_is_refused():
     series, _, _ = scan("t2", 1, 1.0)
     with pytest.raises(UnknownName):

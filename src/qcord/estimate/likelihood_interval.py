@@ -25,6 +25,10 @@ _SETTLED = 0.02
 _PASSES = 2
 """How often the threshold is found anew where an end lies near a bound."""
 
+_LEAST = 0.25
+"""Part of the threshold that is left near bounds: a value that is about as likely as the best is never ruled out, as it
+would be where there is nothing but noise."""
+
 _FAR = 2 * NEAR
 """Standard errors from which signals are not asked how far a bound is."""
 
@@ -130,7 +134,8 @@ def _ends(question: Question, best: Point) -> tuple[list[FloatArray], Point]:
             search.cross(root)
         if turn == _PASSES:
             break
-        ratios = [np.sqrt(_threshold(question, s.nearest(w))) for s, w in zip(searches, wanted, strict=True)]
+        nearest = [search.nearest(root) for search, root in zip(searches, wanted, strict=True)]
+        ratios = [np.sqrt(np.maximum(_threshold(question, at), _LEAST)) for at in nearest]
         ahead = np.where((ratios[0] == 1) & (ratios[1] == 1), question.ahead, 0.0)
         sought = [question.threshold * r - side * ahead for r, side in zip(ratios, (-1, 1), strict=True)]
         close = [np.abs(a - b) <= _SETTLED for a, b in zip(sought, wanted, strict=True)]
@@ -209,7 +214,8 @@ class _Search:
             part = np.clip((wanted - inner) / (outer - inner), 0.1, 0.9)
             between = self.inside.value + part * (self.outside.value - self.inside.value)
             usual = self.question.std * wanted
-            straight = np.where(inner > _SETTLED, gone * (wanted + _SETTLED - inner) / inner, usual)
+            flat = np.where(gone > 0, np.inf, usual)
+            straight = np.where(inner > _SETTLED, gone * (wanted + _SETTLED - inner) / inner, flat)
             onward = self.inside.value + self.side * np.minimum(straight, _FARTHEST * np.maximum(gone, usual))
         target = np.where(np.isfinite(between), between, onward)
         return np.minimum(target, self.limit) if self.side > 0 else np.maximum(target, self.limit)
