@@ -137,6 +137,10 @@ PLANTED = {
         replace(GOOD, derived=(Derived("T1", "s", lambda t: 1 / t[..., 1], np.ones_like),)),
         "the derivative of T1 by",
     ),
+    "wrong derivatives of its own": (
+        replace(GOOD, slope=lambda theta, protocol, given: (signal(theta, protocol, given).T, np.ones((3, 1, 1)))),
+        "its own derivatives differ",
+    ),
     "protocol too short": (
         replace(GOOD, example=lambda: example().take(np.arange(4))),
         "does not determine it",

@@ -10,6 +10,7 @@ from qcord.core.protocol import Protocol
 
 Signal = Callable[[AnyArray, Protocol, AnyArray], AnyArray]
 Start = Callable[[FloatArray, Protocol, FloatArray], FloatArray]
+Slope = Callable[[FloatArray, Protocol, FloatArray], tuple[FloatArray, FloatArray]]
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,9 @@ class SignalModel:
     coupled : bool
         Whether a measurement depends on other rows of the protocol (as echoes of one train do), so that rows
         cannot be computed one by one.
+    slope : callable, optional
+        ``slope(theta, protocol, given)``: signals (n, v) and their derivatives (p, n, v) for theta (v, p) and given
+        (v, g), where that is much faster than a complex step for each parameter; `qcord.testing.check_model` compares.
     """
 
     name: str
@@ -108,6 +112,7 @@ class SignalModel:
     example: Callable[[], Protocol] | None = None
     typical: tuple[Typical, ...] = ()
     coupled: bool = False
+    slope: Slope | None = None
 
     @property
     def units(self) -> dict[str, str]:

@@ -47,7 +47,11 @@ class Evaluator:
         return result
 
     def slope(self, theta: FloatArray, given: FloatArray, free: BoolArray) -> tuple[FloatArray, FloatArray]:
-        """Signals (n, v) and their derivatives (p, n, v), by the complex step; zero where not free."""
+        """Signals (n, v) and their derivatives (p, n, v): the model's own or by the complex step; 0 if not free."""
+        if self.model.slope is not None:
+            signals, slopes = self.model.slope(theta.T, self.protocol, given.T)
+            slopes[~free] = 0
+            return signals, slopes
         slope = np.zeros((len(theta), len(self.protocol), theta.shape[1]))
         signal: FloatArray | None = None
         for k in np.flatnonzero(free):

@@ -1,16 +1,14 @@
 """Intervals of a value by the profile of its likelihood, for many voxels at once."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from qcord.core.arrays import BoolArray, FloatArray, IntArray
 from qcord.core.model import Derived
-from qcord.estimate.jacobian import gradient
-from qcord.estimate.levenberg_marquardt import Problem, cost_of, limits, minimise
-from qcord.estimate.near_bounds import NEAR, bounded_ratio
-from qcord.estimate.profile import PRECISE, ROUNDS, Point, point, profile
-from qcord.estimate.voxelwise import inverse
+from qcord.estimate.levenberg_marquardt import Problem
+from qcord.estimate.near_bounds import Truth, bound_distances, is_near, simulated_ratio
+from qcord.estimate.profile import Point, point, profile
 
 _ROUNDS = 12
 _FARTHEST = 4.0
@@ -25,12 +23,12 @@ _SETTLED = 0.02
 _PASSES = 2
 """How often the threshold is found anew where an end lies near a bound."""
 
+_MOVED = 0.1
+"""Change of the threshold, in standard normal deviates, after which it is found anew at the end that has moved."""
+
 _LEAST = 0.25
 """Part of the threshold that is left near bounds: a value that is about as likely as the best is never ruled out, as it
 would be where there is nothing but noise."""
-
-_FAR = 2 * NEAR
-"""Standard errors from which signals are not asked how far a bound is."""
 
 _REACHED = 0.5
 """Part of a step that is reached where the value can go on."""
@@ -129,19 +127,20 @@ def _ends(question: Question, best: Point) -> tuple[list[FloatArray], Point]:
     """Both ends (v,), and the best points, some of which may have been found on the way."""
     searches = [_Search(question, side, limit, best) for side, limit in zip((-1, 1), question.value_range, strict=True)]
     wanted = [question.threshold, question.threshold]
+    ratios = [np.ones(best.value.shape), np.ones(best.value.shape)]
+    asked = [np.ones(best.value.shape, dtype=bool)] * 2
     for turn in range(_PASSES + 1):
         for search, root in zip(searches, wanted, strict=True):
             search.cross(root)
         if turn == _PASSES:
             break
-        nearest = [search.nearest(root) for search, root in zip(searches, wanted, strict=True)]
-        ratios = [np.sqrt(np.maximum(_threshold(question, at), _LEAST)) for at in nearest]
+        for search, root, ratio, again in zip(searches, wanted, ratios, asked, strict=True):
+            part = np.flatnonzero(again)
+            ratio[part] = _ratio(question.take(part), search.nearest(root).take(part), best.take(part))
         ahead = np.where((ratios[0] == 1) & (ratios[1] == 1), question.ahead, 0.0)
         sought = [question.threshold * r - side * ahead for r, side in zip(ratios, (-1, 1), strict=True)]
-        close = [np.abs(a - b) <= _SETTLED for a, b in zip(sought, wanted, strict=True)]
-        wanted = [np.where(c, b, a) for c, a, b in zip(close, sought, wanted, strict=True)]
-        if all(c.all() for c in close):
-            break
+        asked = [np.abs(a - b) > _MOVED for a, b in zip(sought, wanted, strict=True)]
+        wanted = sought
     ends = [search.crossing(root) for search, root in zip(searches, wanted, strict=True)]
     return ends, Point.where(searches[1].best.deviance < searches[0].best.deviance, searches[1].best, searches[0].best)
 
@@ -199,6 +198,7 @@ class _Search:
         self.outside = self.outside.without(near)
         self.closed &= ~far
         self.at_limit &= ~far
+        self.width = np.full(far.shape, _WIDE)
 
     def _settled(self, wanted: FloatArray) -> BoolArray:
         inner, outer = self.root(self.inside), self.root(self.outside)
@@ -241,46 +241,21 @@ class _Search:
         self.width[active] = np.where(stopped, self.width[active] * 0.1, self.width[active])
 
 
-def _threshold(question: Question, at: Point) -> FloatArray:
-    """Square (v,) of what the threshold is multiplied with near bounds."""
+def _ratio(question: Question, at: Point, best: Point) -> FloatArray:
+    """What the threshold (v,) is multiplied with: less than 1 near bounds, as a rule."""
     result = np.ones(at.value.shape)
     usable = np.flatnonzero(np.isfinite(at.value) & np.isfinite(at.deviance))
-    problem, theta, scale = question.problem.take(usable), at.theta[:, usable], question.scale[usable]
-    free = np.flatnonzero(problem.free)
-    normal = problem.linearise(theta).normal[free[:, None], free]
-    size = np.sqrt(np.einsum("ppv->pv", normal))
-    both = size[:, None] * size[None, :]
-    covariance = inverse(normal / both) / both * scale
-    std = np.sqrt(np.einsum("ppv->pv", covariance))
-    slope = gradient(question.metric, theta.T).T[free]
-    ends = [_distance(problem, theta, bound, (std, scale)) for bound in limits(problem.evaluator.model)]
-    result[usable] = bounded_ratio(covariance, slope, (-ends[0], ends[1]), question.tail)
-    return result
-
-
-def _distance(
-    problem: Problem, theta: FloatArray, bound: FloatArray, errors: tuple[FloatArray, FloatArray]
-) -> FloatArray:
-    """How far (f, v) free parameters lie from a bound (p, 1): as signals tell it from theta, times the standard error.
-
-    Signals often bend along with a parameter near its bound. They are asked where the bound is not far in a straight
-    line.
-    """
-    std, scale = errors
-    free = np.flatnonzero(problem.free)
-    straight = np.abs(bound[free] - theta[free])
-    result = straight.copy()
-    with np.errstate(invalid="ignore", divide="ignore"):
-        asked = (straight > 0) & (straight < _FAR * std)
-    for row, k in enumerate(free):
-        columns = np.flatnonzero(asked[row])
-        if not columns.size:
-            continue
-        part, start = replace(problem.take(columns), exact=False), theta[:, columns].copy()
-        middle, weights = part.expected(start), part.linearise(start).weights
-        start[k] = bound[k]
-        held = replace(part, measured=middle, free=problem.free & (np.arange(len(theta)) != k))
-        found, _ = minimise(held, start, PRECISE, ROUNDS)
-        distance = np.sqrt(cost_of(weights, held.expected(found) - middle) / scale[columns])
-        result[row, columns] = distance * std[row, columns]
+    if not usable.size:
+        return result
+    part, end = question.take(usable), at.take(usable)
+    distances = bound_distances(part.problem, part.metric, end.theta, part.scale)
+    near = np.flatnonzero(is_near(distances))
+    if near.size:
+        chosen = usable[near]
+        part, end, centre = part.take(near), end.take(near), best.take(chosen)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            error = np.abs(end.value - centre.value) / np.sqrt((end.deviance - centre.deviance) / part.scale)
+        truth = Truth(part.problem, part.metric, end, np.where(np.isfinite(error) & (error > 0), error, part.std))
+        ratio = simulated_ratio(truth, centre.theta, part.scale, distances[:, near], part.tail)
+        result[chosen] = np.sqrt(np.maximum(ratio, _LEAST))
     return result

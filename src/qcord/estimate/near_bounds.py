@@ -1,153 +1,167 @@
-"""How large a likelihood ratio becomes by chance where parameters end at bounds nearby."""
+"""How large a likelihood ratio becomes by chance where parameters end at bounds nearby: by simulation."""
 
-from functools import lru_cache
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from qcord.core.arrays import FloatArray
-from qcord.estimate.voxelwise import form, lower_root, multiply, solve
+from qcord.core.arrays import BoolArray, FloatArray, IntArray
+from qcord.core.model import Derived
+from qcord.core.noise import Gaussian, Rician
+from qcord.estimate.jacobian import gradient
+from qcord.estimate.levenberg_marquardt import Problem, limits, minimise
+from qcord.estimate.profile import PRECISE, ROUNDS, Pinned, Point
+from qcord.estimate.voxelwise import inverse, multiply
 
 NEAR = 3.5
 """Standard errors from which a bound no longer counts."""
 
-_DRAWS = 256
-_NUMBERS = 1 << 20
-"""Numbers of one array of matrices that are held at a time."""
+_DRAWS = 12
+"""Simulations of each voxel, where there are many."""
 
-_ROUNDS = 40
-_SINGLE = 8
-"""Rounds after which one parameter at a time changes sides, which must end."""
+_FITS = 4096
+"""Simulations in all, where there are few voxels; as many are worked on together."""
 
-_PINNED = 1e-4
-"""Error that is left to a pinned value, relative to its standard error."""
+_MOST = 200
+"""Simulations of a voxel that stands alone, over the tail of 5 %."""
 
-_EDGE = 1e-9
+_NEIGHBOURS = 16
+_ALIKE = 1.0
+"""Standard errors by which bounds of voxels may differ that share simulations."""
+
+_RELATED = 0.2
+"""Least correlation with the value of a parameter whose bounds count: what they do goes with its square."""
+
+_PINNED = 0.05
+"""Error that is left to a pinned value, relative to its own."""
 
 
-def bounded_ratio(
-    covariance: FloatArray, slope: FloatArray, limits: tuple[FloatArray, FloatArray], tail: float
+@dataclass(frozen=True, eq=False)
+class Truth:
+    """What is simulated: a problem of v voxels, a value, its point and, roughly, its error (v,)."""
+
+    problem: Problem
+    metric: Derived
+    at: Point
+    error: FloatArray
+
+    def take(self, columns: IntArray) -> "Truth":
+        """Some of the voxels."""
+        return Truth(self.problem.take(columns), self.metric, self.at.take(columns), self.error[columns])
+
+
+def bound_distances(problem: Problem, metric: Derived, theta: FloatArray, scale: FloatArray) -> FloatArray:
+    """Distances (2 f, v) of the free parameters from their bounds, in standard errors and `NEAR` at most.
+
+    Where the measurements leave a parameter open, all count as at their bounds; the bounds of one that has nothing to
+    do with the value are far.
+    """
+    free = np.flatnonzero(problem.free)
+    normal = problem.linearise(theta).normal[free[:, None], free]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        size = np.sqrt(np.einsum("ppv->pv", normal))
+        covariance = inverse(normal / (size[:, None] * size[None, :]))
+        slope = gradient(metric, theta.T).T[free] / size
+        along = multiply(covariance, slope)
+        unscaled = np.sqrt(np.einsum("ppv->pv", covariance))
+        correlation = along / (unscaled * np.sqrt(np.einsum("pv,pv->v", slope, along)))
+        std = unscaled * np.sqrt(scale) / size
+    std = np.where(np.isfinite(std) & (std > 0), std, np.inf)
+    std = np.where(np.abs(correlation) < _RELATED, 0.0, std)
+    ends = np.concatenate([np.abs(bound[free] - theta[free]) for bound in limits(problem.evaluator.model)])
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(np.fmin(ends / np.concatenate([std, std]), NEAR))
+
+
+def is_near(distances: FloatArray) -> BoolArray:
+    """Whether any bound counts (v,)."""
+    return np.asarray((distances < NEAR).any(axis=0))
+
+
+def simulated_ratio(
+    truth: Truth, best: FloatArray, scale: FloatArray, distances: FloatArray, tail: float
 ) -> FloatArray:
     """Quantile of the likelihood ratio of a value, relative to that without bounds.
 
-    Signals are taken as linear in the parameters and estimates as normal about the truth, held within the bounds by
-    the least loss of likelihood; the ratio is between the best with the true value and the best. The truth has the
-    value of the point; its other parameters scatter about those of the point, within the bounds, by what the value
-    leaves open: at the point they often are at a bound, where the truth seldom is.
+    The truth is measured anew; the ratio is between the best fit with the true value and the best of all, both within
+    the bounds. Voxels that lie alike to all bounds share what they were simulated.
 
     Parameters
     ----------
-    covariance : (p, p, v) array
-        Of the estimates without bounds.
-    slope : (p, v) array
-        Derivative of the value.
-    limits : pair of (p, v) array
-        Bounds less the point: low, at most 0, and high, at least 0.
+    truth : Truth
+        The best fit of v voxels with a value that is in question.
+    best : (p, v) array
+        The best fit of all, from which simulated measurements are fitted as well.
+    scale : (v,) array
+        Variance that weights are in units of.
+    distances : (2 f, v) array
+        From `bound_distances`.
     tail : float
         Chance of a larger ratio, such as .05.
 
     Returns
     -------
     (v,) array
-        1 where no bound is within `NEAR` standard errors or the covariance is not known.
+        1 where nothing could be fitted.
 
     References
     ----------
     Feldman and Cousins 1998, doi:10.1103/PhysRevD.57.3873 (intervals of bounded values by the ratio);
-    Cousins and Highland 1992, doi:10.1016/0168-9002(92)90794-5 (means over what else is not known);
-    Self and Liang 1987, doi:10.1080/01621459.1987.10478472 (its distribution where parameters lie on bounds).
+    Chuang and Lai 2000, https://www.jstor.org/stable/24306701 (with what else is not known at its best).
     """
-    low, high = limits
-    std = np.sqrt(np.einsum("ppv->pv", covariance))
-    result = np.ones(covariance.shape[2])
-    with np.errstate(invalid="ignore", divide="ignore"):
-        near = ((-low < NEAR * std) | (high < NEAR * std)).any(axis=0)
-        near &= np.isfinite(covariance).all(axis=(0, 1)) & (std > 0).all(axis=0)
-        near &= form(slope, covariance, slope) > 0
-    chosen = np.flatnonzero(near)
-    block = max(1, _NUMBERS // (_DRAWS * len(slope) ** 2))
-    for first in range(0, chosen.size, block):
-        part = chosen[first : first + block]
-        size = std[:, part]
-        scaled = covariance[:, :, part] / (size[:, None] * size[None, :])
-        ends = (low[:, part] / size, high[:, part] / size)
-        result[part] = _ratio(scaled, slope[:, part] * size, ends, tail)
-    return result
+    from scipy import stats
+
+    size, finer = len(scale), 0.05 / tail
+    draws = int(np.clip(np.ceil(_FITS / size), np.ceil(_DRAWS * finer), np.ceil(_MOST * finer)))
+    generator = np.random.default_rng(20)
+    ratios = np.empty((size, draws))
+    step = max(1, _FITS // draws)
+    for first in range(0, size, step):
+        part = np.arange(first, min(first + step, size))
+        ratios[part] = _ratios(truth.take(part), best[:, part], scale[part], draws, generator)
+    shared = _shared(distances)
+    pooled = np.where((shared >= 0)[:, :, None], ratios[shared], np.nan).reshape(size, -1)
+    return np.asarray(_quantile(pooled, 1 - tail) / stats.chi2.ppf(1 - tail, 1))
 
 
-def _ratio(covariance: FloatArray, slope: FloatArray, limits: tuple[FloatArray, FloatArray], tail: float) -> FloatArray:
-    root = lower_root(covariance)
-    noise, others = np.split(_normals(2 * len(slope)), 2)
-    draws, moves = (np.einsum("ijv,jk->ikv", root, x) for x in (noise, others))
-    slope = slope / np.sqrt(form(slope, covariance, slope))
-    along = multiply(covariance, slope)
-    plain = np.einsum("iv,ikv->kv", slope, draws)
-    low, high = _about(moves - along[:, None] * np.einsum("iv,ikv->kv", slope, moves), limits)
-    inverse = _inverse(covariance)
-    pinned = inverse + slope[:, None] * slope[None, :] / _PINNED**2
-    ratio = plain**2
-    held = draws - along[:, None] * plain
-    out = ((draws < low) | (draws > high) | (held < low) | (held > high)).any(axis=0)
-    k, v = np.nonzero(out & np.isfinite(inverse).all(axis=(0, 1)))
-    centre, ends = draws[:, k, v], (low[:, k, v], high[:, k, v])
-    pull = multiply(inverse[:, :, v], centre)
-    free = _nearest(inverse[:, :, v], pull, centre, ends)
-    fixed = _nearest(pinned[:, :, v], pull, held[:, k, v], ends)
-    losses = [form(x - centre, inverse[:, :, v], x - centre) for x in (fixed, free)]
-    ratio[k, v] = np.maximum(losses[0] - losses[1], 0.0)
-    found, usual = (np.quantile(x, 1 - tail, axis=0) for x in (ratio, plain**2))
-    return np.asarray(np.where(np.isfinite(found), found / usual, 1.0))
-
-
-def _about(moves: FloatArray, limits: tuple[FloatArray, FloatArray]) -> tuple[FloatArray, FloatArray]:
-    """Bounds (p, k, v) less a truth that is moved from the point, and turned back where it would leave the bounds."""
-    low, high = (x[:, None] for x in limits)
-    truth = np.where(moves < low, 2 * low - moves, np.where(moves > high, 2 * high - moves, moves))
-    truth = np.clip(truth, low, high)
-    return low - truth, high - truth
-
-
-def _nearest(
-    normal: FloatArray, pull: FloatArray, start: FloatArray, limits: tuple[FloatArray, FloatArray]
+def _ratios(
+    truth: Truth, best: FloatArray, scale: FloatArray, draws: int, generator: np.random.Generator
 ) -> FloatArray:
-    """Least ``x' normal x / 2 - pull' x`` (p, m) within limits; which parameters are held is mended in rounds."""
-    low, high = limits
-    side = np.where(start < low, -1, np.where(start > high, 1, 0))
-    result = np.clip(start, low, high)
-    active = np.arange(start.shape[1])
-    for turn in range(_ROUNDS):
-        here, least, most = side[:, active], low[:, active], high[:, active]
-        at = np.where(here < 0, least, np.where(here > 0, most, 0.0))
-        idle = here != 0
-        matrix, wanted = normal[:, :, active], pull[:, active]
-        rest = wanted - multiply(matrix, np.where(idle, at, 0.0))
-        reduced = np.where(idle[:, None] | idle[None, :], 0.0, matrix)
-        np.einsum("ppv->pv", reduced)[...] += idle
-        x = np.where(idle, at, solve(reduced, np.where(idle, 0.0, rest)))
-        force = wanted - multiply(matrix, x)
-        scale = _EDGE * np.sqrt(np.einsum("ppv->pv", matrix))
-        wrong = np.where(idle, force * here < -scale, (x < least - _EDGE) | (x > most + _EDGE))
-        if turn >= _SINGLE:
-            wrong &= np.cumsum(wrong, axis=0) == 1
-        changed = np.where(idle, 0, np.where(x < least, -1, 1))
-        side[:, active] = np.where(wrong, changed, here)
-        result[:, active] = np.clip(x, least, most)
-        active = active[wrong.any(axis=0)]
-        if not active.size:
-            break
-    return result
+    """Ratios (v, draws) of simulated measurements."""
+    copies = np.repeat(np.arange(len(scale)), draws)
+    truth, best, scale = truth.take(copies), best[:, copies], scale[copies]
+    problem, theta = truth.problem, truth.at.theta
+    noise = Gaussian(np.sqrt(scale / problem.weights)) if problem.sigma is None else Rician(problem.sigma)
+    signal = np.asarray(problem.evaluator.signal(theta, problem.given), dtype=float)
+    problem = replace(problem, measured=noise.sample(signal, generator))
+    width = _PINNED * truth.error
+    pinned = Pinned(**problem.__dict__, metric=truth.metric, target=truth.at.value, width=width)
+    held, _ = minimise(pinned, theta, PRECISE, ROUNDS)
+    free = [minimise(problem, start, PRECISE, ROUNDS)[0] for start in (held, best)]
+    least = np.fmin(problem.deviance(free[0]), problem.deviance(free[1]))
+    lost = np.asarray(np.maximum(problem.deviance(held) - least, 0.0) / scale)
+    return lost.reshape(-1, draws)
 
 
-def _inverse(covariance: FloatArray) -> FloatArray:
-    size = len(covariance)
-    unit = np.eye(size)
-    columns = [solve(covariance, np.broadcast_to(unit[i][:, None], covariance.shape[1:])) for i in range(size)]
-    return np.stack(columns, axis=1)
+def _shared(distances: FloatArray) -> IntArray:
+    """Voxels (v, k) that lie like each one; -1 where there are no more."""
+    from scipy.spatial import KDTree
+
+    size = distances.shape[1]
+    k = min(_NEIGHBOURS, size)
+    apart, nearest = KDTree(distances.T).query(distances.T, k=k)
+    apart, nearest = (np.reshape(np.asarray(x), (size, k)) for x in (apart, nearest))
+    return np.asarray(np.where(apart <= _ALIKE, nearest, -1))
 
 
-@lru_cache(maxsize=8)
-def _normals(size: int) -> FloatArray:
-    """Standard normal points (size, draws) that fill space evenly."""
-    from scipy.special import ndtri
-    from scipy.stats import qmc
+def _quantile(ratios: FloatArray, chance: float) -> FloatArray:
+    """What the next draw of each row (v, n) stays below with a chance; as without bounds where a row is empty."""
+    from scipy import stats
 
-    return np.ascontiguousarray(ndtri(qmc.Sobol(size, seed=20).random(_DRAWS)).T)
+    ordered = np.sort(ratios, axis=1)
+    count = np.isfinite(ordered).sum(axis=1)
+    rank = np.clip(chance * (count + 1) - 1, 0, np.maximum(count - 1, 0))
+    below = np.floor(rank).astype(int)
+    above = np.minimum(below + 1, np.maximum(count - 1, 0))
+    rows = np.arange(len(ordered))
+    found = ordered[rows, below] + (rank - below) * (ordered[rows, above] - ordered[rows, below])
+    return np.asarray(np.where(count > 0, found, stats.chi2.ppf(chance, 1)))

@@ -117,9 +117,13 @@ def profile(problem: Problem, metric: Derived, start: Point, target: FloatArray,
     edge = ((theta <= low) | (theta >= high)) & problem.free[:, None]
     again = np.flatnonzero(edge.any(axis=0))
     if again.size:
-        default = np.array([p.start for p in model.free])[:, None]
-        part = pinned.take(again)
-        other, _ = minimise(part, np.where(edge[:, again], default, theta[:, again]), PRECISE, ROUNDS)
-        better = part.linearise(other).cost < part.linearise(theta[:, again]).cost
-        theta[:, again[better]] = other[:, better]
+        part, here = pinned.take(again), theta[:, again]
+        default = np.repeat(np.array([p.start for p in model.free])[:, None], again.size, axis=1)
+        usual = default.copy()
+        usual[0] = here[0]
+        for other_start in (np.where(edge[:, again], default, here), usual):
+            other, _ = minimise(part, other_start, PRECISE, ROUNDS)
+            better = part.linearise(other).cost < part.linearise(here).cost
+            here = np.where(better, other, here)
+        theta[:, again] = here
     return point(problem, metric, theta)

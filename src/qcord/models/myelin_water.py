@@ -16,6 +16,8 @@ from qcord.core.parameter import Parameter
 from qcord.core.protocol import Protocol
 from qcord.models.extended_phase_graph import echo_numbers, echo_train
 
+_STEP = 1e-30
+
 
 def signal(theta: AnyArray, protocol: Protocol, given: AnyArray) -> AnyArray:
     """Spin echoes of myelin water and of intra- and extracellular water.
@@ -99,6 +101,36 @@ def _mixture(
     echoes = echo_train(int(numbers.max()), spacing, rates, recovery, efficiency)
     mixed = np.einsum("nk...,k...->n...", echoes, weights)
     return np.moveaxis(mixed[numbers - 1], 0, -1)
+
+
+def slope(theta: FloatArray, protocol: Protocol, given: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Signals (n, v) and their derivatives (p, n, v) for theta (v, 5 or 6), given (v, 1 or 3).
+
+    The trains of the pools are linear in all but their rates and the efficiency, so that two complex steps give all.
+    """
+    amplitude, fraction, short, long, efficiency, *fluid = theta.T
+    pools, last = [1 / short, 1 / long], 1 - fraction - sum(fluid)
+    recovery = [given.T[0]] * 2
+    if fluid:
+        pools.append(1 / given.T[2])
+        recovery.append(1 / given.T[1])
+    numbers, spacing = echo_numbers(protocol)
+    count, step = int(numbers.max()), 1j * _STEP
+    rates, recoveries = np.stack(pools), np.stack(recovery)
+    weights = np.stack([fraction, last, *fluid])
+    by_rate = echo_train(count, spacing, rates[:2] + step, recoveries[:2], efficiency)[numbers - 1].imag / _STEP
+    trains = echo_train(count, spacing, rates, recoveries, efficiency + step)[numbers - 1]
+    echoes, by_efficiency = trains.real, trains.imag / _STEP
+    mixed = np.einsum("nkv,kv->nv", echoes, weights)
+    columns = [
+        mixed,
+        amplitude * (echoes[:, 0] - echoes[:, 1]),
+        -amplitude * weights[0] * rates[0] ** 2 * by_rate[:, 0],
+        -amplitude * weights[1] * rates[1] ** 2 * by_rate[:, 1],
+        amplitude * np.einsum("nkv,kv->nv", by_efficiency, weights),
+        *[amplitude * (echoes[:, 2] - echoes[:, 1]) for _ in fluid],
+    ]
+    return amplitude * mixed, np.stack(columns)
 
 
 def start(measured: FloatArray, protocol: Protocol, given: FloatArray) -> FloatArray:
@@ -205,6 +237,7 @@ MYELIN_WATER = SignalModel(
         Typical("gray matter, 3 T", _GRAY, "assumed", "assumed"),
     ),
     coupled=True,
+    slope=slope,
 )
 """Myelin water and intra- and extracellular water."""
 
@@ -227,5 +260,6 @@ MYELIN_WATER_CSF = SignalModel(
         Typical("gray matter, 3 T", {**_GRAY, "FWF": 0.03}, "assumed", "assumed"),
     ),
     coupled=True,
+    slope=slope,
 )
 """Myelin water, intra- and extracellular water, and free fluid of known relaxation."""

@@ -86,6 +86,7 @@ def derivative_faults(model: SignalModel, thetas: FloatArray, scale: FloatArray,
             yield f"its signal does not depend on {parameter.name}"
         elif not np.allclose(exact[..., k], numeric, rtol=1e-4, atol=1e-5 * size):
             yield f"the derivative of its signal by {parameter.name} differs from finite differences; keep it analytic"
+    yield from _slope_faults(model, thetas, protocol, exact)
     for derived in model.derived:
         slope = gradient(derived, thetas)
         for k, parameter in enumerate(model.free):
@@ -97,6 +98,19 @@ def derivative_faults(model: SignalModel, thetas: FloatArray, scale: FloatArray,
             size = float(np.abs(value(thetas)).max()) / scale[k]
             if not np.allclose(slope[..., k], numeric, rtol=1e-3, atol=1e-5 * size):
                 yield f"the derivative of {derived.name} by {parameter.name} differs from finite differences"
+
+
+def _slope_faults(model: SignalModel, thetas: FloatArray, protocol: Protocol, exact: FloatArray) -> Iterator[str]:
+    """Whether a model's own derivatives are those of its signal, ``exact`` (..., n, p)."""
+    if model.slope is None:
+        return
+    given = np.broadcast_to(model.given_defaults(), (len(thetas), len(model.given)))
+    signals = np.asarray(model.signal(thetas, protocol, given), dtype=float)
+    expected = (signals.T, np.moveaxis(exact, (0, 1, 2), (2, 1, 0)))
+    for found, other in zip(model.slope(thetas, protocol, given), expected, strict=True):
+        if found.shape != other.shape or not np.allclose(found, other, rtol=1e-8, atol=0):
+            yield "its own derivatives differ from those of its signal; mend them, or leave them out"
+            return
 
 
 def _central(function: Callable[[FloatArray], FloatArray], thetas: FloatArray, k: int, scale: float) -> FloatArray:
