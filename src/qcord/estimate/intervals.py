@@ -26,6 +26,7 @@ from qcord.estimate.propagate import along_noise
 REFERENCES = (
     "Venzon and Moolgavkar 1988, doi:10.2307/2347496",
     "Feldman and Cousins 1998, doi:10.1103/PhysRevD.57.3873",
+    "NOvA Collaboration 2022, doi:10.48550/arXiv.2207.14353",
     "Barndorff-Nielsen 1986, doi:10.1093/biomet/73.2.307",
 )
 
@@ -98,8 +99,9 @@ def intervals(
     Notes
     -----
     An interval holds the values at which the best fit is not much less likely than the best of all: how much less, is
-    what chance would exceed in 1 - level of cases. Near bounds chance exceeds less; what it does is then found for
-    signals that are linear in the parameters, with the bounds as far as the signals tell them. Far from bounds the mean
+    what chance would exceed in 1 - level of cases. Near bounds chance exceeds less, or more; what it does is then found
+    by measuring the best fit with that value anew, many times, together with voxels that lie alike to all bounds. The
+    random numbers are always the same, but what a voxel shares depends on the mask. Far from bounds the mean
     of the signed root of the ratio is taken off, by which estimates of many parameters run ahead of the truth.
 
     Unlike an estimate plus and minus twice its standard error, such an interval stays within what a parameter can be,
@@ -109,6 +111,7 @@ def intervals(
     ----------
     Venzon and Moolgavkar 1988, doi:10.2307/2347496 (profile likelihood);
     Feldman and Cousins 1998, doi:10.1103/PhysRevD.57.3873 (near bounds);
+    NOvA Collaboration 2022, doi:10.48550/arXiv.2207.14353 (with what else is not known at its best);
     Barndorff-Nielsen 1986, doi:10.1093/biomet/73.2.307 (mean of the signed root).
     """
     if not 0 < level < 1:

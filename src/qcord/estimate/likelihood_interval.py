@@ -7,7 +7,7 @@ import numpy as np
 from qcord.core.arrays import BoolArray, FloatArray, IntArray
 from qcord.core.model import Derived
 from qcord.estimate.levenberg_marquardt import Problem
-from qcord.estimate.near_bounds import Truth, bound_distances, is_near, simulated_ratio
+from qcord.estimate.near_bounds import NEAR, Truth, bound_distances, is_near, simulated_ratio
 from qcord.estimate.profile import Point, point, profile
 
 _ROUNDS = 12
@@ -25,6 +25,9 @@ _PASSES = 2
 
 _MOVED = 0.1
 """Change of the threshold, in standard normal deviates, after which it is found anew at the end that has moved."""
+
+_FAR_AHEAD = 0.2
+"""Mean of the signed root from which estimates are so far from normal that the threshold is simulated."""
 
 _LEAST = 0.25
 """Part of the threshold that is left near bounds: a value that is about as likely as the best is never ruled out, as it
@@ -59,7 +62,7 @@ class Question:
         Its standard error, from which the search sets out; any positive number will do.
     ahead : (v,) array
         Mean of the signed root: by how many standard errors estimates run ahead of the truth. It counts far from
-        bounds.
+        bounds; where it is large, the threshold is simulated instead.
     threshold : (v,) array
         Root of the ratio that is exceeded with a chance of ``tail`` far from bounds.
     scale : (v,) array
@@ -126,19 +129,26 @@ def likelihood_interval(question: Question, theta: FloatArray) -> tuple[FloatArr
 def _ends(question: Question, best: Point) -> tuple[list[FloatArray], Point]:
     """Both ends (v,), and the best points, some of which may have been found on the way."""
     searches = [_Search(question, side, limit, best) for side, limit in zip((-1, 1), question.value_range, strict=True)]
-    wanted = [question.threshold, question.threshold]
-    ratios = [np.ones(best.value.shape), np.ones(best.value.shape)]
+    wanted: list[FloatArray] = [question.threshold, question.threshold]
+    ratios: list[FloatArray] = [np.ones(best.value.shape), np.ones(best.value.shape)]
     asked = [np.ones(best.value.shape, dtype=bool)] * 2
+    ahead, bent = question.ahead, np.abs(question.ahead) > _FAR_AHEAD
     for turn in range(_PASSES + 1):
         for search, root in zip(searches, wanted, strict=True):
             search.cross(root)
         if turn == _PASSES:
             break
-        for search, root, ratio, again in zip(searches, wanted, ratios, asked, strict=True):
-            part = np.flatnonzero(again)
-            ratio[part] = _ratio(question.take(part), search.nearest(root).take(part), best.take(part))
-        ahead = np.where((ratios[0] == 1) & (ratios[1] == 1), question.ahead, 0.0)
-        sought = [question.threshold * r - side * ahead for r, side in zip(ratios, (-1, 1), strict=True)]
+        nearest = [search.nearest(root) for search, root in zip(searches, wanted, strict=True)]
+        bounds = [_distances(question, at) for at in nearest]
+        if turn == 0:
+            ahead = np.where(is_near(bounds[0]) | is_near(bounds[1]) | bent, 0.0, question.ahead)
+        for ratio, again, at, distances in zip(ratios, asked, nearest, bounds, strict=True):
+            part = np.flatnonzero(again & (is_near(distances) | bent))
+            ratio[again] = 1.0
+            if part.size:
+                ratio[part] = _ratio(question.take(part), at.take(part), best.take(part), distances[:, part])
+        sides = zip(ratios, (-1, 1), strict=True)
+        sought: list[FloatArray] = [question.threshold * ratio - side * ahead for ratio, side in sides]
         asked = [np.abs(a - b) > _MOVED for a, b in zip(sought, wanted, strict=True)]
         wanted = sought
     ends = [search.crossing(root) for search, root in zip(searches, wanted, strict=True)]
@@ -241,21 +251,22 @@ class _Search:
         self.width[active] = np.where(stopped, self.width[active] * 0.1, self.width[active])
 
 
-def _ratio(question: Question, at: Point, best: Point) -> FloatArray:
-    """What the threshold (v,) is multiplied with: less than 1 near bounds, as a rule."""
-    result = np.ones(at.value.shape)
+def _distances(question: Question, at: Point) -> FloatArray:
+    """Distances (2 f, v) of bounds from points; far where a point has no value."""
+    result = np.full((2 * int(question.problem.free.sum()), at.value.size), NEAR)
     usable = np.flatnonzero(np.isfinite(at.value) & np.isfinite(at.deviance))
-    if not usable.size:
-        return result
-    part, end = question.take(usable), at.take(usable)
-    distances = bound_distances(part.problem, part.metric, end.theta, part.scale)
-    near = np.flatnonzero(is_near(distances))
-    if near.size:
-        chosen = usable[near]
-        part, end, centre = part.take(near), end.take(near), best.take(chosen)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            error = np.abs(end.value - centre.value) / np.sqrt((end.deviance - centre.deviance) / part.scale)
-        truth = Truth(part.problem, part.metric, end, np.where(np.isfinite(error) & (error > 0), error, part.std))
-        ratio = simulated_ratio(truth, centre.theta, part.scale, distances[:, near], part.tail)
-        result[chosen] = np.sqrt(np.maximum(ratio, _LEAST))
+    if usable.size:
+        part = question.take(usable)
+        result[:, usable] = bound_distances(part.problem, part.metric, at.theta[:, usable], part.scale)
     return result
+
+
+def _ratio(question: Question, at: Point, best: Point, distances: FloatArray) -> FloatArray:
+    """What the threshold (v,) is multiplied with: less than 1 near bounds, as a rule."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        error = np.abs(at.value - best.value) / np.sqrt((at.deviance - best.deviance) / question.scale)
+    error = np.where(np.isfinite(error) & (error > 0), error, question.std)
+    truth = Truth(question.problem, question.metric, at, error)
+    alike = np.concatenate([distances, np.where(is_near(distances), 0.0, question.ahead / _FAR_AHEAD)[None]])
+    ratio = simulated_ratio(truth, best.theta, question.scale, alike, question.tail)
+    return np.sqrt(np.maximum(ratio, _LEAST))

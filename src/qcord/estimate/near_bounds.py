@@ -26,7 +26,7 @@ _MOST = 200
 
 _NEIGHBOURS = 16
 _ALIKE = 1.0
-"""Standard errors by which bounds of voxels may differ that share simulations."""
+"""Distance of voxels that share simulations, at most."""
 
 _RELATED = 0.2
 """Least correlation with the value of a parameter whose bounds count: what they do goes with its square."""
@@ -77,13 +77,11 @@ def is_near(distances: FloatArray) -> BoolArray:
     return np.asarray((distances < NEAR).any(axis=0))
 
 
-def simulated_ratio(
-    truth: Truth, best: FloatArray, scale: FloatArray, distances: FloatArray, tail: float
-) -> FloatArray:
+def simulated_ratio(truth: Truth, best: FloatArray, scale: FloatArray, alike: FloatArray, tail: float) -> FloatArray:
     """Quantile of the likelihood ratio of a value, relative to that without bounds.
 
     The truth is measured anew; the ratio is between the best fit with the true value and the best of all, both within
-    the bounds. Voxels that lie alike to all bounds share what they were simulated.
+    the bounds. Voxels that are alike share what they were simulated.
 
     Parameters
     ----------
@@ -93,8 +91,8 @@ def simulated_ratio(
         The best fit of all, from which simulated measurements are fitted as well.
     scale : (v,) array
         Variance that weights are in units of.
-    distances : (2 f, v) array
-        From `bound_distances`.
+    alike : (k, v) array
+        What voxels have in common that share simulations if they differ by less than 1: from `bound_distances`.
     tail : float
         Chance of a larger ratio, such as .05.
 
@@ -106,7 +104,7 @@ def simulated_ratio(
     References
     ----------
     Feldman and Cousins 1998, doi:10.1103/PhysRevD.57.3873 (intervals of bounded values by the ratio);
-    Chuang and Lai 2000, https://www.jstor.org/stable/24306701 (with what else is not known at its best).
+    NOvA Collaboration 2022, doi:10.48550/arXiv.2207.14353 (with what else is not known at its best).
     """
     from scipy import stats
 
@@ -118,7 +116,7 @@ def simulated_ratio(
     for first in range(0, size, step):
         part = np.arange(first, min(first + step, size))
         ratios[part] = _ratios(truth.take(part), best[:, part], scale[part], draws, generator)
-    shared = _shared(distances)
+    shared = _shared(alike)
     pooled = np.where((shared >= 0)[:, :, None], ratios[shared], np.nan).reshape(size, -1)
     return np.asarray(_quantile(pooled, 1 - tail) / stats.chi2.ppf(1 - tail, 1))
 
