@@ -70,7 +70,7 @@ def test_noise_from_residuals_widens_intervals_as_students_t_does():
 
 
 def deviance(measured, height, rate):
-    return 2 * misfit(measured / 60, height * np.exp(-rate * TIMES) / 60).sum()
+    return 2 * misfit(measured / 25, height * np.exp(-rate * TIMES) / 25).sum()
 
 
 def profile(measured, rate):
@@ -78,8 +78,8 @@ def profile(measured, rate):
 
 
 def test_an_exponential_meets_a_profile_by_another_optimiser():
-    measured = simulate(DECAY, np.broadcast_to([600.0, 60.0], (4, 2)), ECHOES, Rician(60.0), seed=3)
-    found = intervals(DECAY, series_of(measured), noise=Rician(60.0), metrics=["R2star"])
+    measured = simulate(DECAY, np.broadcast_to([600.0, 60.0], (4, 2)), ECHOES, Rician(25.0), seed=3)
+    found = intervals(DECAY, series_of(measured), noise=Rician(25.0), metrics=["R2star"])
     for one, *both in zip(measured, *ends(found, "R2star"), strict=True):
         best = minimize(lambda x, m: deviance(m, *x), [600.0, 60.0], (one,), method="Nelder-Mead", tol=1e-9).fun
         roots = np.sqrt([profile(one, end) - best for end in both])

@@ -26,7 +26,7 @@ def line(heights, slopes, centre=0.0):
     )
 
 
-def problem_of(model, sigma, free=(True, True), size=20):
+def problem_of(model, sigma, free=(True, True), size=320):
     return as_problem(
         model,
         np.ones((size, 4)),
@@ -38,13 +38,14 @@ def problem_of(model, sigma, free=(True, True), size=20):
     )[0]
 
 
-def ratio_of(model, name, theta, sigma, *, free=(True, True), tail=0.05, size=20, noise=None):
+def ratio_of(model, name, theta, sigma, *, free=(True, True), tail=0.05, size=320, noise=None):
     """Mean threshold over that without bounds, of voxels that are all alike."""
     problem, at = problem_of(model, sigma, free, size), np.repeat(np.array(theta)[:, None], size, axis=1)
     metric, scale = as_metric(model, name), np.full(size, 1.0 if noise is None else noise**2)
     distances = bound_distances(problem, metric, at, scale)
     truth = Truth(problem, metric, point(problem, metric, at), np.full(size, 0.3))
-    return simulated_ratio(truth, at, scale, distances, tail)
+    apart = np.linspace(0.0, 0.01, size)  # so that voxels have other neighbours
+    return simulated_ratio(truth, at, scale, np.concatenate([distances, apart[None]]), tail)
 
 
 @pytest.mark.parametrize(("low", "high"), [(-0.5, 1.0), (0.0, np.inf), (-1.5, np.inf), (-1.0, 2.0)])
@@ -78,7 +79,7 @@ def test_the_noise_may_be_in_the_weights_or_beside_them():
 
 def test_a_rarer_miss_has_more_simulations_and_the_quantile_of_its_own():
     model = line((-np.inf, np.inf), (-NEAR, np.inf))
-    found = ratio_of(model, "Slope", [0.0, 0.0], np.sqrt((TIMES**2).sum()), free=(False, True), tail=0.01)
+    found = ratio_of(model, "Slope", [0.0, 0.0], np.sqrt((TIMES**2).sum()), free=(False, True), tail=0.01, size=96)
     assert found.mean() == pytest.approx(1.0, abs=0.12)
 
 
@@ -111,10 +112,11 @@ def test_a_parameter_that_is_not_determined_is_at_its_bounds():
 def test_voxels_alike_share_and_others_do_not():
     model = line((-np.inf, np.inf), (0.0, np.inf))
     error = 0.8 / np.sqrt((TIMES**2).sum())
-    problem, size = problem_of(model, 0.8, (False, True), 40), 40
+    problem, size = problem_of(model, 0.8, (False, True), 640), 640
     at = np.stack([np.zeros(size), np.repeat([0.0, 3 * error], size // 2)])
     metric, scale = as_metric(model, "Slope"), np.ones(size)
     truth = Truth(problem, metric, point(problem, metric, at), np.full(size, error))
-    found = simulated_ratio(truth, at, scale, bound_distances(problem, metric, at, scale), 0.05)
+    distances, apart = bound_distances(problem, metric, at, scale), np.linspace(0.0, 0.01, size)[None]
+    found = simulated_ratio(truth, at, scale, np.concatenate([distances, apart]), 0.05)
     assert found[: size // 2].mean() == pytest.approx(2.71 / USUAL, abs=0.07)  # of half of all draws nothing is left
     assert found[size // 2 :].mean() == pytest.approx(1.0, abs=0.1)

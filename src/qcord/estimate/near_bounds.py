@@ -15,14 +15,11 @@ from qcord.estimate.voxelwise import inverse, multiply
 NEAR = 3.5
 """Standard errors from which a bound no longer counts."""
 
-_DRAWS = 12
-"""Simulations of each voxel, where there are many."""
+_DRAWS = 192
+"""Simulations that decide on a threshold, over the tail of 5 %; those of voxels alike count for each other."""
 
 _FITS = 4096
-"""Simulations in all, where there are few voxels; as many are worked on together."""
-
-_MOST = 200
-"""Simulations of a voxel that stands alone, over the tail of 5 %."""
+"""Simulations that are fitted together."""
 
 _NEIGHBOURS = 16
 _ALIKE = 1.0
@@ -108,25 +105,22 @@ def simulated_ratio(truth: Truth, best: FloatArray, scale: FloatArray, alike: Fl
     """
     from scipy import stats
 
-    size, finer = len(scale), 0.05 / tail
-    draws = int(np.clip(np.ceil(_FITS / size), np.ceil(_DRAWS * finer), np.ceil(_MOST * finer)))
-    generator = np.random.default_rng(20)
-    ratios = np.empty((size, draws))
-    step = max(1, _FITS // draws)
-    for first in range(0, size, step):
-        part = np.arange(first, min(first + step, size))
-        ratios[part] = _ratios(truth.take(part), best[:, part], scale[part], draws, generator)
     shared = _shared(alike)
-    pooled = np.where((shared >= 0)[:, :, None], ratios[shared], np.nan).reshape(size, -1)
+    wanted = np.ceil(_DRAWS * max(1.0, 0.05 / tail) / (shared >= 0).sum(axis=1)).astype(int)
+    copies = np.repeat(np.arange(len(scale)), wanted)
+    place = np.arange(len(copies)) - np.repeat(np.cumsum(wanted) - wanted, wanted)
+    generator = np.random.default_rng(20)
+    ratios = np.full((len(scale), int(wanted.max())), np.nan)
+    for first in range(0, len(copies), _FITS):
+        part = copies[first : first + _FITS]
+        found = _ratios(truth.take(part), best[:, part], scale[part], generator)
+        ratios[part, place[first : first + _FITS]] = found
+    pooled = np.where((shared >= 0)[:, :, None], ratios[shared], np.nan).reshape(len(scale), -1)
     return np.asarray(_quantile(pooled, 1 - tail) / stats.chi2.ppf(1 - tail, 1))
 
 
-def _ratios(
-    truth: Truth, best: FloatArray, scale: FloatArray, draws: int, generator: np.random.Generator
-) -> FloatArray:
-    """Ratios (v, draws) of simulated measurements."""
-    copies = np.repeat(np.arange(len(scale)), draws)
-    truth, best, scale = truth.take(copies), best[:, copies], scale[copies]
+def _ratios(truth: Truth, best: FloatArray, scale: FloatArray, generator: np.random.Generator) -> FloatArray:
+    """Ratio (v,) of one simulation of each voxel."""
     problem, theta = truth.problem, truth.at.theta
     noise = Gaussian(np.sqrt(scale / problem.weights)) if problem.sigma is None else Rician(problem.sigma)
     signal = np.asarray(problem.evaluator.signal(theta, problem.given), dtype=float)
@@ -136,8 +130,7 @@ def _ratios(
     held, _ = minimise(pinned, theta, PRECISE, ROUNDS)
     free = [minimise(problem, start, PRECISE, ROUNDS)[0] for start in (held, best)]
     least = np.fmin(problem.deviance(free[0]), problem.deviance(free[1]))
-    lost = np.asarray(np.maximum(problem.deviance(held) - least, 0.0) / scale)
-    return lost.reshape(-1, draws)
+    return np.asarray(np.maximum(problem.deviance(held) - least, 0.0) / scale)
 
 
 def _shared(distances: FloatArray) -> IntArray:
