@@ -21,6 +21,9 @@ _DRAWS = 192
 _FITS = 4096
 """Simulations that are fitted together."""
 
+_NUMBERS = 1 << 22
+"""Numbers of one array that are held at a time."""
+
 _NEIGHBOURS = 16
 _ALIKE = 1.0
 """Distance of voxels that share simulations, at most."""
@@ -115,8 +118,13 @@ def simulated_ratio(truth: Truth, best: FloatArray, scale: FloatArray, alike: Fl
         part = copies[first : first + _FITS]
         found = _ratios(truth.take(part), best[:, part], scale[part], generator)
         ratios[part, place[first : first + _FITS]] = found
-    pooled = np.where((shared >= 0)[:, :, None], ratios[shared], np.nan).reshape(len(scale), -1)
-    return np.asarray(_quantile(pooled, 1 - tail) / stats.chi2.ppf(1 - tail, 1))
+    result = np.empty(len(scale))
+    step = max(1, _NUMBERS // (shared.shape[1] * ratios.shape[1]))
+    for first in range(0, len(scale), step):
+        with_whom = shared[first : first + step]
+        pooled = np.where((with_whom >= 0)[:, :, None], ratios[with_whom], np.nan).reshape(len(with_whom), -1)
+        result[first : first + step] = _quantile(pooled, 1 - tail)
+    return result / float(stats.chi2.ppf(1 - tail, 1))
 
 
 def _ratios(truth: Truth, best: FloatArray, scale: FloatArray, generator: np.random.Generator) -> FloatArray:
